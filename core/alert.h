@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <string>
+#include <vector>
+
+#include "core/losses.h"
+#include "core/probe_kind.h"
+#include "core/process.h"
+
+namespace stackwatch {
+
+/// What people are told about a process besides its key. All strings are as the kernel gives them: not escaped.
+struct ProcessIdentity {
+  ProcessKey key;
+  int32_t pid_in_ns = 0;  ///< shown as "pid"
+  std::string comm;
+  std::string exe;     ///< empty where it cannot be read (kernel threads, no privilege)
+  std::string cgroup;
+  std::string unit;    ///< the systemd unit in the cgroup path; empty where there is none
+};
+
+enum class AlertState : uint8_t { kPending, kFiring, kResolved };
+[[nodiscard]] std::string_view to_string(AlertState state);
+[[nodiscard]] std::optional<AlertState> parse_alert_state(std::string_view name);
+
+/// What a person is told. Times are CLOCK_REALTIME nanoseconds.
+struct Alert {
+  struct Contributor {
+    std::string frame;
+    double before = 0;
+    double after = 0;
+  };
+
+  std::string id;  ///< unique over restarts
+  AlertState state = AlertState::kPending;
+  uint64_t opened_ns = 0;  ///< first finding
+  uint64_t onset_ns = 0;   ///< when the change began, most likely
+  uint64_t updated_ns = 0;
+  std::optional<uint64_t> resolved_ns;
+  std::string resolution;  ///< why it is resolved: "back to its baseline", "the process exited", …; else empty
+  ProcessIdentity process;
+  std::string detector;
+  ProbeKind probe = ProbeKind::kOnCpu;
+  std::string frame;               ///< empty where the whole process is meant
+  std::vector<std::string> stack;  ///< root first, ends in `frame` where there is one
+  double before = 0;
+  double after = 0;
+  std::string unit_of_measure;
+  double change_cores = 0;
+  double score = 0;
+  std::string false_alarm_budget;  ///< as configured: "1 per 30d"
+  Losses lost;                     ///< of the attachment's probe, from attaching until the last update
+  std::vector<Contributor> contributors;
+
+  [[nodiscard]] bool is_firing() const { return state == AlertState::kFiring; }
+};
+
+}  // namespace stackwatch

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/delta.h"
+#include "core/process.h"
+#include "core/result.h"
+
+namespace stackwatch {
+
+struct ProbeOptions {
+  double frequency_hz = 99;  ///< on_cpu only
+  bool children = false;     ///< processes that the target forks from now on are attached too
+};
+
+/// Counts one kind of value per stack in one process: all its threads, present and future.
+/// Detaching is idempotent and happens in the destructor too; nothing of the probe is left in the kernel afterwards.
+class Probe {
+ public:
+  virtual ~Probe() = default;
+  [[nodiscard]] virtual ProbeKind kind() const = 0;
+  [[nodiscard]] virtual Result<void> attach(const ProcessKey& process, const ProbeOptions& options) = 0;
+  /// What was counted since the last read (or since attaching). Valid after the process has exited too: its last
+  /// counts are in the first read after its end.
+  [[nodiscard]] virtual Result<StackDelta> read() = 0;
+  virtual void detach() = 0;
+};
+
+/// What all probes of one kernel program share: its maps and its events. Outlives its probes.
+class ProbeEngine {
+ public:
+  /// A process that the kernel side began to count because its parent is attached with `children`.
+  struct Adopted {
+    ProcessKey process;
+    ProcessKey parent;
+  };
+  struct Cost {
+    uint64_t map_bytes = 0;  ///< memory of the program's maps
+    uint64_t runs = 0;       ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
+    uint64_t run_ns = 0;     ///< time spent in them; likewise
+  };
+
+  virtual ~ProbeEngine() = default;
+  [[nodiscard]] virtual std::unique_ptr<Probe> make_probe() = 0;
+  /// Once per tick, before the probes are read: takes the counts of all attached processes out of the kernel.
+  [[nodiscard]] virtual Result<void> collect() = 0;
+  /// Processes adopted since the last call. Each must be given a probe (attach() takes over what is already counted)
+  /// or be refused with forget().
+  [[nodiscard]] virtual std::vector<Adopted> take_adopted() = 0;
+  virtual void forget(const ProcessKey& process) = 0;
+  [[nodiscard]] virtual Cost cost() const = 0;
+};
+
+}  // namespace stackwatch

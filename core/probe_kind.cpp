@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/probe_kind.h"
+
+#include <array>
+#include <cstddef>
+
+namespace stackwatch {
+namespace {
+
+constexpr std::array<std::string_view, 5> kNames = {"on_cpu", "blocked", "run_queue", "memory", "page_fault"};
+
+}  // namespace
+
+std::string_view to_string(ProbeKind kind) { return kNames[static_cast<size_t>(kind)]; }
+
+std::optional<ProbeKind> parse_probe_kind(std::string_view name) {
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if (kNames[i] == name) return static_cast<ProbeKind>(i);
+  }
+  return std::nullopt;
+}
+
+}  // namespace stackwatch

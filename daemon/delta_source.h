@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "core/alert.h"
+#include "core/delta.h"
+#include "core/process.h"
+#include "core/result.h"
+
+namespace stackwatch {
+
+/// Everything that happened in one tick, as detectors may see it.
+struct TickBatch {
+  double time_s = 0;                     ///< end of the tick
+  std::vector<ProcessSample> samples;    ///< the census
+  std::vector<NamedDelta> deltas;        ///< per attached process and probe in order of time; a delta whose names came
+                                         ///< late carries its own earlier time
+  std::vector<ProcessKey> exits;         ///< attached processes that are gone; their last deltas are in `deltas`
+};
+
+/// Where deltas come from: live probes, a capture, a test. What comes after cannot tell them apart.
+class DeltaSource {
+ public:
+  virtual ~DeltaSource() = default;
+  /// The next tick; nothing where the source has ended.
+  [[nodiscard]] virtual Result<std::optional<TickBatch>> next() = 0;
+  /// What is known about a process that appeared in a batch.
+  [[nodiscard]] virtual ProcessIdentity identify(const ProcessKey& process) const = 0;
+  /// Losses of all probes of a process since it was attached.
+  [[nodiscard]] virtual Losses losses(const ProcessKey& process, ProbeKind probe) const = 0;
+};
+
+}  // namespace stackwatch
