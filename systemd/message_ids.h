@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace stackwatch {
+
+/// MESSAGE_ID of the journal entry for an alert that fires. Fixed for ever: people filter by it, and
+/// systemd/stackwatch.catalog explains it.
+inline constexpr char kMessageIdAlertFiring[] = "9fc0a0ab93f14d3cb7f955ba7f7e61f4";
+/// MESSAGE_ID of the journal entry for an alert that is resolved. As fixed as the other.
+inline constexpr char kMessageIdAlertResolved[] = "a80293b0990f4f629a1bc25b53af303b";
+
+}  // namespace stackwatch
