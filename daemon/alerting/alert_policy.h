@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/alert.h"
+#include "core/clock.h"
+#include "core/delta.h"
+#include "core/finding.h"
+
+namespace stackwatch {
+
+/// Gives a new alert id at each call. Deterministic ones (tests, replay) are allowed; see sequential_alert_ids().
+using AlertIds = std::function<std::string()>;
+
+/// 12 random hex digits: short enough to type; 48 bits, so that among 100,000 alerts of one host two are the same with
+/// a probability of 2e-5.
+[[nodiscard]] AlertIds random_alert_ids();
+/// "000000000001", "000000000002", …: the same input gives the same ids.
+[[nodiscard]] AlertIds sequential_alert_ids();
+
+/// Where the policy learns what a finding does not say. Called on the thread that calls tick().
+struct AlertContext {
+  std::function<ProcessIdentity(const ProcessKey&)> identify;
+  std::function<Losses(const ProcessKey&, ProbeKind)> losses;
+};
+
+/// What all detectors of one probe of one process said about one delta. A delta about which they said nothing is an
+/// observation too (with no findings): that is how a change is seen to be over. No observation means nothing is known.
+struct Observation {
+  ProcessKey process;
+  ProbeKind probe = ProbeKind::kOnCpu;
+  double time_s = 0;                   ///< NamedDelta::time_s
+  std::vector<Finding> findings;       ///< of this probe
+  const StackTable* stacks = nullptr;  ///< of this process; used during the call only
+  const FunctionTable* functions = nullptr;
+};
+
+struct AlertPolicyOptions {
+  double persistence_s = 5;     ///< a finding must stand for so long before it fires
+  double resolve_after_s = 15;  ///< a firing alert without a finding for so long is resolved
+  double cooldown_s = 300;      ///< after it is resolved the same cause makes no new alert for so long
+  /// During the cooldown a cause that comes back fires at once (after persistence_s) if it is so many times larger.
+  double larger_factor = 2;
+  /// Onsets are estimates: two detectors that mean one event differ by some ticks, at small changes by tens of seconds.
+  double onset_overlap_s = 30;
+  std::string false_alarm_budget = "1 per 30d";  ///< as configured; copied into each alert
+
+  /// Pending and firing ones. A process with more independent changes at once is a process where everything changed.
+  size_t active_per_process = 8;
+  /// Pending and firing ones of the host: some hundred attachments, each with one or two.
+  size_t active_per_host = 1000;
+  /// Resolved alerts that are kept, whichever is reached first: a thousand are weeks at a sane rate; 4 MiB because
+  /// stacks of long C++ names are 20 kB each and the daemon has 30 MB in all.
+  size_t history = 1000;
+  size_t history_bytes = 4U << 20;
+};
+
+/// Turns findings, which come again at each tick, into alerts, which have a life: pending → firing → resolved, one per
+/// cause. A cause is (process, probe, frame, up or down). docs/alerts.md tells the rules. One thread; no I/O;
+/// deterministic given the clock and the ids.
+class AlertPolicy {
+ public:
+  /// What the policy did not tell anybody, since the start.
+  struct Counters {
+    uint64_t fired = 0;
+    uint64_t resolved = 0;
+    uint64_t vanished = 0;     ///< pending ones whose finding went away before persistence_s
+    uint64_t cooled_down = 0;  ///< came back during the cooldown and went away again
+    uint64_t refused = 0;      ///< findings without room: active_per_process or active_per_host reached
+    uint64_t forgotten = 0;    ///< resolved alerts dropped from the history
+  };
+
+  /// `clock` outlives the policy.
+  AlertPolicy(AlertPolicyOptions options, const Clock& clock, AlertIds ids, AlertContext context);
+
+  /// One tick that ended at `time_s` (same time line as the observations and the findings' onsets, which is
+  /// CLOCK_MONOTONIC or, in a replay, what the clock given to the constructor says). Observations of one process and
+  /// probe come in order of time. `exits` are handled after the observations. Returns a copy of each alert that began
+  /// to fire or was resolved, in the order in which that happened: one publish() each.
+  [[nodiscard]] std::vector<Alert> tick(double time_s, std::span<const Observation> observations,
+                                        std::span<const ProcessKey> exits);
+
+  /// For a reload: what is pending or firing stays, with the new times and bounds in force from the next tick.
+  void set_options(AlertPolicyOptions options);
+
+  /// Pending, firing and resolved ones, newest first (by when they were opened, whatever the clock did since).
+  /// A cause that comes back during its cooldown is shown as resolved until it fires again.
+  [[nodiscard]] std::vector<Alert> all() const;
+  [[nodiscard]] std::optional<Alert> find(const std::string& id) const;
+  [[nodiscard]] size_t pending() const;
+  [[nodiscard]] size_t firing() const;
+  /// True while the process has a pending or firing alert: a reason to stay attached to it.
+  [[nodiscard]] bool concerns(const ProcessKey& process) const;
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+
+ private:
+  struct Record;
+  using Records = std::list<Record>;
+
+  AlertPolicyOptions options_;
+};
+
+}  // namespace stackwatch
