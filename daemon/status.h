@@ -43,6 +43,9 @@ struct Status {
   uint64_t worker_resident_bytes = 0;  ///< of the symbol worker; 0 where none runs
   uint64_t bpf_map_bytes = 0;
   uint64_t open_fds = 0;
+  uint64_t control_clients = 0;  ///< these three are filled in by the control server itself
+  uint64_t control_refused = 0;  ///< connections over the limit
+  uint64_t control_dropped = 0;  ///< clients that read too slowly
 
   Losses lost;  ///< of all attachments since the start
   std::vector<std::string> warnings;  ///< what does not work, each with what to do about it
@@ -102,6 +105,7 @@ class ControlBackend {
   [[nodiscard]] virtual Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const = 0;
   [[nodiscard]] virtual std::vector<AttachmentRow> attachments() const = 0;
   /// `pid` is one of the daemon's pid namespace. `since_s` 0 means as far back as is kept.
+  /// Error of kind kUsage: there is no such process; of any other kind: it is not attached, or not for this probe.
   [[nodiscard]] virtual Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const = 0;
   /// Newest first; `since_ns` is CLOCK_REALTIME.
   [[nodiscard]] virtual std::vector<Alert> alerts(std::optional<uint64_t> since_ns,

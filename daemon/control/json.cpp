@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/control/json.h"
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+#include "daemon/control/time_text.h"
+#include "daemon/control/utf8.h"
+
+namespace stackwatch {
+namespace {
+
+void append_escaped(std::string& text, char32_t character) {
+  switch (character) {
+    case U'"':
+      text += "\\\"";
+      return;
+    case U'\\':
+      text += "\\\\";
+      return;
+    case U'\n':
+      text += "\\n";
+      return;
+    case U'\t':
+      text += "\\t";
+      return;
+    default:
+      break;
+  }
+  if (!is_control_character(character)) {
+    append_utf8(text, character);
+    return;
+  }
+  std::array<char, 8> escape{};  // all control characters are in the basic plane: four digits
+  std::snprintf(escape.data(), escape.size(), "\\u%04x", static_cast<unsigned>(character) & 0xFFFFU);
+  text += escape.data();
+}
+
+template <class Rows, class WriteRow>
+size_t write_list(JsonWriter& json, const Rows& rows, WriteRow write_row) {
+  size_t written = 0;
+  json.begin_array();
+  for (const auto& row : rows) {
+    if (json.size() > kMaxListBytes) break;
+    write_row(row);
+    ++written;
+  }
+  json.end_array();
+  return rows.size() - written;
+}
+
+void write_strings(JsonWriter& json, const std::vector<std::string>& texts) {
+  json.begin_array();
+  for (const std::string& text : texts) json.value(text);
+  json.end_array();
+}
+
+void write_contributors(JsonWriter& json, const std::vector<Alert::Contributor>& contributors) {
+  json.begin_array();
+  for (const Alert::Contributor& contributor : contributors) {
+    json.begin_object();
+    json.member("frame", contributor.frame);
+    json.member("before", contributor.before);
+    json.member("after", contributor.after);
+    json.end_object();
+  }
+  json.end_array();
+}
+
+void write_ranking_row(JsonWriter& json, const RankingRow& row) {
+  json.begin_object();
+  json.key("process");
+  write_process(json, row.process);
+  json.member("score", row.score);
+  json.member("suspect", row.suspect);
+  json.member("reason", row.reason);
+  json.member("on_cpu_cores", row.on_cpu_cores);
+  json.member("entitled_cores", row.entitled_cores);
+  json.member("run_queue_s_per_s", row.run_queue_s);
+  json.member("switches_per_s", row.switches);
+  json.member("faults_per_s", row.faults);
+  json.member("io_bytes_per_s", row.io_bytes);
+  json.member("rss_bytes", row.rss_bytes);
+  json.member("threads", row.threads);
+  json.member("nice", row.nice);
+  json.end_object();
+}
+
+void write_attachment_row(JsonWriter& json, const AttachmentRow& row) {
+  json.begin_object();
+  json.key("process");
+  write_process(json, row.process);
+  json.key("probes");
+  json.begin_array();
+  for (const ProbeKind probe : row.probes) json.value(to_string(probe));
+  json.end_array();
+  json.member("frequency_hz", row.frequency_hz);
+  json.member("since", format_utc(row.since_ns));
+  json.member("reason", row.reason);
+  json.member("samples", row.samples);
+  json.member("stacks", row.stacks);
+  json.key("lost");
+  write_losses(json, row.lost);
+  json.end_object();
+}
+
+void write_stack_row(JsonWriter& json, const StacksReport::Row& row, bool series) {
+  json.begin_object();
+  json.key("frames");
+  write_strings(json, row.frames);
+  json.member("value", row.value);
+  if (series) {
+    json.key("series");
+    json.begin_array();
+    for (const int64_t value : row.series) json.value(value);
+    json.end_array();
+  }
+  json.end_object();
+}
+
+void write_status_load(JsonWriter& json, const Status& status) {
+  json.member("cpu_share", status.cpu_share);
+  json.member("resident_bytes", status.resident_bytes);
+  json.member("worker_resident_bytes", status.worker_resident_bytes);
+  json.member("bpf_map_bytes", status.bpf_map_bytes);
+  json.member("open_fds", status.open_fds);
+  json.member("control_clients", status.control_clients);
+  json.member("control_refused", status.control_refused);
+  json.member("control_dropped", status.control_dropped);
+}
+
+}  // namespace
+
+void JsonWriter::value(double number) {
+  if (std::isfinite(number)) {
+    writer_.Double(number);
+  } else {
+    writer_.Null();
+  }
+}
+
+void JsonWriter::quoted(std::string_view text) {
+  scratch_.assign(1, '"');
+  for (size_t position = 0; position < text.size();) append_escaped(scratch_, next_character(text, position));
+  scratch_.push_back('"');
+  writer_.RawValue(scratch_.data(), scratch_.size(), rapidjson::kStringType);
+}
+
+void write_process(JsonWriter& json, const ProcessIdentity& process) {
+  json.begin_object();
+  json.member("pid", process.pid_in_ns);
+  json.member("start_time_ns", process.key.start_time_ns);
+  json.member("comm", process.comm);
+  json.member("exe", process.exe);
+  json.member("cgroup", process.cgroup);
+  json.member("unit", process.unit);
+  json.end_object();
+}
+
+void write_losses(JsonWriter& json, const Losses& lost) {
+  json.begin_object();
+  for (size_t i = 0; i < kLossReasons; ++i) json.member(to_string(static_cast<LossReason>(i)), lost.count[i]);
+  json.end_object();
+}
+
+void write_alert(JsonWriter& json, const Alert& alert) {
+  json.begin_object();
+  json.member("id", alert.id);
+  json.member("state", to_string(alert.state));
+  json.member("opened", format_utc(alert.opened_ns));
+  json.member("onset", format_utc(alert.onset_ns));
+  json.member("updated", format_utc(alert.updated_ns));
+  json.key("resolved");
+  if (alert.resolved_ns) {
+    json.value(format_utc(*alert.resolved_ns));
+  } else {
+    json.null();
+  }
+  if (!alert.resolution.empty()) json.member("resolution", alert.resolution);
+  json.key("process");
+  write_process(json, alert.process);
+  json.member("detector", alert.detector);
+  json.member("probe", to_string(alert.probe));
+  json.member("frame", alert.frame);
+  json.key("stack");
+  write_strings(json, alert.stack);
+  json.member("before", alert.before);
+  json.member("after", alert.after);
+  json.member("unit_of_measure", alert.unit_of_measure);
+  json.member("change_cores", alert.change_cores);
+  json.member("score", alert.score);
+  json.member("false_alarm_budget", alert.false_alarm_budget);
+  json.key("lost");
+  write_losses(json, alert.lost);
+  json.key("contributors");
+  write_contributors(json, alert.contributors);
+  json.end_object();
+}
+
+void write_status(JsonWriter& json, const Status& status) {
+  json.begin_object();
+  json.member("version", status.version);
+  json.member("pid", status.pid);
+  json.member("uptime_s", status.uptime_s);
+  json.member("tick_s", status.tick_s);
+  json.member("ticks", status.ticks);
+  json.member("missed_ticks", status.missed_ticks);
+  json.member("last_tick_ms", status.last_tick_ms);
+  json.member("max_tick_ms", status.max_tick_ms);
+  json.member("census_method", status.census_method);
+  json.member("census_ms", status.census_ms);
+  json.member("processes", status.processes);
+  json.member("tasks", status.tasks);
+  json.member("suspects", status.suspects);
+  json.member("attachments", status.attachments);
+  json.member("watch_rules", status.watch_rules);
+  json.member("functions", status.functions);
+  json.member("alerts_pending", status.alerts_pending);
+  json.member("alerts_firing", status.alerts_firing);
+  write_status_load(json, status);
+  json.key("lost");
+  write_losses(json, status.lost);
+  json.key("warnings");
+  write_strings(json, status.warnings);
+  json.end_object();
+}
+
+size_t write_alert_list(JsonWriter& json, const std::vector<Alert>& alerts) {
+  return write_list(json, alerts, [&json](const Alert& alert) { write_alert(json, alert); });
+}
+
+size_t write_ranking_list(JsonWriter& json, const std::vector<RankingRow>& rows) {
+  return write_list(json, rows, [&json](const RankingRow& row) { write_ranking_row(json, row); });
+}
+
+size_t write_attachment_list(JsonWriter& json, const std::vector<AttachmentRow>& rows) {
+  return write_list(json, rows, [&json](const AttachmentRow& row) { write_attachment_row(json, row); });
+}
+
+void write_stacks(JsonWriter& json, const StacksReport& report) {
+  const bool series = report.step_s > 0;
+  json.begin_object();
+  json.key("process");
+  write_process(json, report.process);
+  json.member("probe", to_string(report.probe));
+  json.member("window_s", report.window_s);
+  if (series) json.member("step_s", report.step_s);
+  json.member("total", report.total);
+  json.key("stacks");
+  const size_t omitted =
+      write_list(json, report.rows, [&](const StacksReport::Row& row) { write_stack_row(json, row, series); });
+  if (omitted > 0) json.member("omitted", omitted);
+  json.key("lost");
+  write_losses(json, report.lost);
+  json.end_object();
+}
+
+std::string alert_to_json(const Alert& alert) {
+  JsonWriter json;
+  write_alert(json, alert);
+  return std::string(json.text());
+}
+
+}  // namespace stackwatch
