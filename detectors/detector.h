@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <memory>
+#include <cstddef>
 #include <optional>
 #include <string_view>
 
@@ -10,25 +10,34 @@
 
 namespace stackwatch {
 
+/// How wrong the detectors of a host may be, and what is worth telling. Shared by all detectors.
+struct DetectionPolicy {
+  double false_alarms = 1;                     ///< at most so many false alarms …
+  double false_alarm_period_s = 30 * 86400.0;  ///< … in this time on the whole host
+  double tick_s = 1;                           ///< nominal length of a tick
+  double expected_streams = 1000;              ///< number of streams on the host that share the budget
+  double min_change_share = 0.02;              ///< smallest change of a share that is worth telling, absolute
+  double min_change_cores = 0.02;              ///< smallest change in CPU cores that is worth telling
+};
+
 /// Watches one probe of one process. Deterministic: the same deltas give the same findings; it reads no clock and does
 /// no I/O. Sees every tick in order, empty ones too. A finding at a tick rests on that tick and earlier ones alone.
+/// Owned by the attachment; used by one thread at a time.
 class Detector {
  public:
   virtual ~Detector() = default;
+  /// The name in alerts and in the configuration, `[detectors.NAME]`; static storage.
   [[nodiscard]] virtual std::string_view name() const = 0;
   /// What this detector claims at this tick; nothing where it sees no change (any more). While a change stands, the
-  /// finding is repeated at every tick, with the same onset unless a better estimate exists.
+  /// finding is repeated at every tick, with the same frame and onset. A delta that makes no sense (time that goes
+  /// back, a negative value where there can be none) is skipped: it is no evidence, for a change or against one.
+  /// All deltas must come with the same stack table; another one makes the detector start to learn anew.
   [[nodiscard]] virtual std::optional<Finding> observe(const NamedDelta& delta) = 0;
-};
-
-/// How wrong the detectors of a host may be, and what is worth telling. Shared by all detectors.
-struct DetectionPolicy {
-  double false_alarms = 1;             ///< at most so many false alarms …
-  double false_alarm_period_s = 30 * 86400.0;  ///< … in this time on the whole host
-  double tick_s = 1;                   ///< nominal length of a tick
-  double expected_streams = 1000;      ///< number of streams on the host that share the budget
-  double min_change_share = 0.02;      ///< smallest change of a share that is worth telling, absolute
-  double min_change_cores = 0.02;      ///< smallest change in CPU cores that is worth telling
+  /// A reloaded configuration, or a new count of the host's streams: in force from the next tick, nothing that was
+  /// learned is lost.
+  virtual void set_policy(const DetectionPolicy& policy) = 0;
+  /// Number of series that it tests now. The sum over the host is what `expected_streams` should be.
+  [[nodiscard]] virtual size_t streams() const = 0;
 };
 
 }  // namespace stackwatch
