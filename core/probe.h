@@ -41,10 +41,15 @@ class ProbeEngine {
     uint64_t map_bytes = 0;  ///< memory of the program's maps
     uint64_t runs = 0;       ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
     uint64_t run_ns = 0;     ///< time spent in them; likewise
+    uint64_t recursion_misses = 0;  ///< runs that the kernel left out because the program already ran on that CPU
   };
 
   virtual ~ProbeEngine() = default;
   [[nodiscard]] virtual std::unique_ptr<Probe> make_probe() = 0;
+  /// Readable when frames of new stacks wait: the loop then calls drain(), so that the kernel's buffer does not fill up
+  /// between ticks. -1 where there is nothing to poll.
+  [[nodiscard]] virtual int poll_fd() const = 0;
+  virtual void drain() = 0;
   /// Once per tick, before the probes are read: takes the counts of all attached processes out of the kernel.
   [[nodiscard]] virtual Result<void> collect() = 0;
   /// Processes adopted since the last call. Each must be given a probe (attach() takes over what is already counted)

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later OR Apache-2.0 */
+/* What kernel and user side of the BPF programs share: every struct that crosses the border. C and C++. */
+#ifndef STACKWATCH_BPF_ABI_H
+#define STACKWATCH_BPF_ABI_H
+
+#include <linux/types.h>
+
+#ifdef __cplusplus
+#include <cstddef>
+namespace stackwatch::abi {
+#endif
+
+enum {
+  /* Linux's own limit (kernel.perf_event_max_stack) is 127 for each of the two halves of a stack. */
+  kMaxHalfStack = 127,
+  /* The base rate comes in thousandths of a hertz: rates below 1 Hz stay exact. */
+  kMilliHertz = 1000,
+  /* How many generations of ancestors are looked at for a watched one: shells and wrappers nest three or four deep. */
+  kMaxAncestors = 8,
+};
+
+/* PF_KTHREAD in task flags. */
+enum { kKernelThread = 0x00200000 };
+
+/* ---- census ---- */
+
+enum census_kind {
+  kCensusProcess = 1,
+  kCensusThread = 2,
+};
+
+/* One per thread that is no group leader. */
+struct census_thread {
+  __u32 kind;
+  __s32 tgid; /* initial pid namespace */
+  __s32 tid;
+  __u32 reserved;
+  __u64 on_cpu_ns;
+  __u64 run_queue_ns;
+  __u64 voluntary_switches;
+  __u64 involuntary_switches;
+  __u64 minor_faults;
+  __u64 major_faults;
+  __u64 read_bytes;
+  __u64 write_bytes;
+};
+
+/* One per group leader: its own counters, and in `dead` those of the group's threads that have ended. */
+struct census_process {
+  struct census_thread self;
+  struct {
+    __u64 on_cpu_ns;
+    __u64 voluntary_switches;
+    __u64 involuntary_switches;
+    __u64 minor_faults;
+    __u64 major_faults;
+    __u64 read_bytes;
+    __u64 write_bytes;
+  } dead;
+  __u64 start_boottime_ns;
+  __u64 exec_id;
+  __u64 cgroup_set;      /* address of the css_set: a token that changes with any cgroup of the process; never shown */
+  __u64 cgroup_id;       /* of the v2 hierarchy; 1 is its root, which all v1 processes are in */
+  __u64 rss_pages;
+  __s32 parent_tgid;
+  __s32 pid_in_ns;       /* in the pid namespace of the reader */
+  __s32 nice;
+  __u32 policy;
+  __u32 threads;
+  __u32 euid;
+  __u32 flags;           /* task flags: PF_* */
+  __u32 reserved;
+  char comm[16];
+};
+
+/* ---- on-CPU sampling ---- */
+
+/* Identity of a process on both sides: see ProcessKey. */
+struct process_id {
+  __u32 tgid;
+  __u32 start_ticks; /* start_boottime / 10 ms, lower 32 bits: come round after 497 days */
+};
+
+enum { kStartTickNs = 10000000 };
+
+enum watch_flags {
+  kWatchChildren = 1, /* descendants are watched too */
+  kWatchAdopted = 2,  /* put there by the kernel side because an ancestor has kWatchChildren */
+};
+
+/* Value of the map of watched processes; key: tgid. Counters are totals. */
+struct watched_process {
+  __u32 start_ticks;
+  __u32 flags;
+  __u32 rate_mhz; /* samples per 1000 s */
+  __u32 reserved;
+  struct process_id parent; /* where adopted: by whom */
+  __u64 samples;            /* all that hit this process, lost ones included */
+  __u64 lost_map_full;
+  __u64 frames_late;
+  __u64 truncated;
+  __u64 unwind_failed;
+  __u64 watch_full;
+};
+
+struct stack_key {
+  struct process_id process;
+  __u64 hash;
+};
+
+struct stack_count {
+  __u64 count;
+  __u64 delivered; /* the frames went through the ring buffer */
+};
+
+/* Header of a ring buffer record; `user + kernel` addresses follow, user frames first, leaf first in each half. */
+struct stack_frames {
+  struct stack_key key;
+  __u64 exec_id;
+  __u32 user;
+  __u32 kernel;
+};
+
+#ifdef __cplusplus
+}  // namespace stackwatch::abi
+
+namespace stackwatch::abi {
+static_assert(sizeof(census_thread) == 80);
+static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
+static_assert(offsetof(census_process, comm) == 208);
+static_assert(sizeof(watched_process) == 72);
+static_assert(offsetof(watched_process, samples) == 24);
+static_assert(sizeof(stack_key) == 16);
+static_assert(sizeof(stack_count) == 16);
+static_assert(sizeof(stack_frames) == 32);
+}  // namespace stackwatch::abi
+#endif
+
+#endif

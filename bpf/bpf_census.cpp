@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/bpf_census.h"
+
+#include <bpf/bpf.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <unordered_map>
+#include <vector>
+
+#include "bpf/abi.h"
+#include "bpf/bpf_support.h"
+#include "census.skel.h"
+#include "core/census_fold.h"
+#include "core/unique_fd.h"
+
+namespace stackwatch {
+namespace {
+
+struct SkeletonDeleter {
+  void operator()(census_bpf* skeleton) const { census_bpf__destroy(skeleton); }
+};
+
+class BpfCensus final : public Census {
+ public:
+  explicit BpfCensus(CgroupReader read_cgroup) : read_cgroup_(std::move(read_cgroup)) {}
+
+  Result<void> load() {
+    const LibbpfMessages messages;
+    skeleton_.reset(census_bpf__open_and_load());
+    if (!skeleton_) return fail_bpf("load the census program", errno, messages);
+    link_.reset(bpf_program__attach_iter(skeleton_->progs.take_census, nullptr));
+    if (!link_) return fail_bpf("attach the census program", errno, messages);
+    return {};
+  }
+
+  Result<std::vector<ProcessSample>> take() override {
+    const UniqueFd iterator(bpf_iter_create(bpf_link__fd(link_.get())));
+    if (!iterator) return fail_errno("start a census", errno);
+    samples_.clear();
+    threads_.clear();
+    waits_.clear();
+    for (;;) {
+      // The kernel fills at most 32 kB at a time and ends reads between records.
+      const ssize_t length = read(iterator.get(), buffer_.data(), buffer_.size());
+      if (length < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (length < 0) return fail_errno("take a census", errno);
+      if (length == 0) break;
+      if (auto parsed = parse(static_cast<size_t>(length)); !parsed) return Failure(parsed.error());
+    }
+    fold_threads();
+    memory_.correct(samples_, waits_);
+    assign_cgroups();
+    return std::move(samples_);
+  }
+
+  [[nodiscard]] std::string_view method() const override { return "task iterator"; }
+
+ private:
+  struct Cgroup {
+    uint64_t set = 0;
+    uint64_t id = 0;
+    uint64_t start_time_ns = 0;
+    std::string path;
+    uint64_t seen = 0;
+  };
+
+  Result<void> parse(size_t length) {
+    size_t at = 0;
+    while (at + sizeof(abi::census_thread) <= length) {
+      abi::census_thread thread;
+      std::memcpy(&thread, buffer_.data() + at, sizeof(thread));
+      if (thread.kind == abi::kCensusThread) {
+        threads_.push_back(thread);
+        at += sizeof(thread);
+      } else if (thread.kind == abi::kCensusProcess && at + sizeof(abi::census_process) <= length) {
+        abi::census_process process;
+        std::memcpy(&process, buffer_.data() + at, sizeof(process));
+        add_process(process);
+        at += sizeof(process);
+      } else {
+        break;
+      }
+      waits_.push_back({thread.tgid, thread.tid, thread.run_queue_ns});
+    }
+    if (at != length) return fail("take a census", "the kernel side sent a record of unknown shape");
+    return {};
+  }
+
+  void add_process(const abi::census_process& process) {
+    ProcessSample& sample = samples_.emplace_back();
+    sample.key.pid = process.self.tgid;
+    sample.key.start_time_ns = process.start_boottime_ns / kStartTimeGranularityNs * kStartTimeGranularityNs;
+    sample.pid_in_ns = process.pid_in_ns;
+    sample.parent_pid = process.parent_tgid;
+    sample.comm.assign(process.comm, strnlen(process.comm, sizeof(process.comm)));
+    sample.exec = ExecId{process.exec_id};
+    sample.kernel_thread = (process.flags & abi::kKernelThread) != 0;
+    sample.on_cpu_ns = process.self.on_cpu_ns + process.dead.on_cpu_ns;
+    sample.voluntary_switches = process.self.voluntary_switches + process.dead.voluntary_switches;
+    sample.involuntary_switches = process.self.involuntary_switches + process.dead.involuntary_switches;
+    sample.minor_faults = process.self.minor_faults + process.dead.minor_faults;
+    sample.major_faults = process.self.major_faults + process.dead.major_faults;
+    sample.read_bytes = process.self.read_bytes + process.dead.read_bytes;
+    sample.write_bytes = process.self.write_bytes + process.dead.write_bytes;
+    static const auto page_bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    sample.rss_bytes = process.rss_pages * page_bytes;
+    sample.nice = static_cast<int8_t>(process.nice);
+    sample.policy = static_cast<SchedulingPolicy>(process.policy);
+    sample.threads = process.threads;
+    sample.uid = process.euid;
+    // For assign_cgroups(), which runs when all records are here.
+    cgroup_tokens_[sample.key.pid] = {process.cgroup_set, process.cgroup_id};
+  }
+
+  void fold_threads() {
+    index_.clear();
+    for (size_t i = 0; i < samples_.size(); ++i) index_[samples_[i].key.pid] = i;
+    for (const abi::census_thread& thread : threads_) {
+      const auto found = index_.find(thread.tgid);
+      if (found == index_.end()) continue;  // the process began or ended while the census passed
+      ProcessSample& sample = samples_[found->second];
+      sample.on_cpu_ns += thread.on_cpu_ns;
+      sample.voluntary_switches += thread.voluntary_switches;
+      sample.involuntary_switches += thread.involuntary_switches;
+      sample.minor_faults += thread.minor_faults;
+      sample.major_faults += thread.major_faults;
+      sample.read_bytes += thread.read_bytes;
+      sample.write_bytes += thread.write_bytes;
+    }
+  }
+
+  // The path costs an open and a read of /proc, so it is read once per process and again when its css_set has changed.
+  // The set's address can come round; together with the v2 cgroup's id and the process it is unique enough in practice,
+  // and a process does not change cgroups often.
+  void assign_cgroups() {
+    ++censuses_;
+    for (ProcessSample& sample : samples_) {
+      const auto [set, id] = cgroup_tokens_[sample.key.pid];
+      Cgroup& cgroup = cgroups_[sample.key.pid];
+      if (cgroup.set != set || cgroup.id != id || cgroup.start_time_ns != sample.key.start_time_ns) {
+        cgroup = {set, id, sample.key.start_time_ns, read_cgroup_(sample.pid_in_ns), 0};
+      }
+      cgroup.seen = censuses_;
+      sample.cgroup = cgroup.path;
+    }
+    std::erase_if(cgroups_, [this](const auto& entry) { return entry.second.seen != censuses_; });
+    cgroup_tokens_.clear();
+  }
+
+  CgroupReader read_cgroup_;
+  std::unique_ptr<census_bpf, SkeletonDeleter> skeleton_;
+  BpfLink link_;
+  std::vector<char> buffer_ = std::vector<char>(64 * 1024);
+  std::vector<ProcessSample> samples_;
+  std::vector<abi::census_thread> threads_;
+  std::vector<CensusMemory::ThreadWait> waits_;
+  std::unordered_map<int32_t, size_t> index_;
+  std::unordered_map<int32_t, std::pair<uint64_t, uint64_t>> cgroup_tokens_;
+  std::unordered_map<int32_t, Cgroup> cgroups_;
+  CensusMemory memory_;
+  uint64_t censuses_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Census>> make_bpf_census(CgroupReader read_cgroup) {
+  if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
+  auto census = std::make_unique<BpfCensus>(std::move(read_cgroup));
+  if (auto loaded = census->load(); !loaded) return Failure(loaded.error());
+  return std::unique_ptr<Census>(std::move(census));
+}
+
+}  // namespace stackwatch

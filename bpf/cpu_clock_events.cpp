@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/cpu_clock_events.h"
+
+#include <linux/perf_event.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <fstream>
+
+#include "core/unique_fd.h"
+
+namespace stackwatch {
+namespace {
+
+constexpr const char* kOnlinePath = "/sys/devices/system/cpu/online";
+constexpr int kMaxCpus = 8192;  // CONFIG_NR_CPUS of the largest distribution kernels
+
+std::string read_online() {
+  std::ifstream file(kOnlinePath);
+  std::string text;
+  std::getline(file, text);
+  return text;
+}
+
+Result<BpfLink> open_on(int cpu, bpf_program& program, uint32_t frequency_hz) {
+  perf_event_attr attributes{};
+  attributes.size = sizeof(attributes);
+  attributes.type = PERF_TYPE_SOFTWARE;
+  attributes.config = PERF_COUNT_SW_CPU_CLOCK;  // works in virtual machines, where hardware counters often don't
+  attributes.freq = 1;
+  attributes.sample_freq = frequency_hz;
+  attributes.exclude_idle = 1;
+  UniqueFd event(
+      static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
+  if (!event) {
+    if (errno == EINVAL) {
+      return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(frequency_hz) + " Hz",
+                  "the kernel refuses it", "see sysctl kernel.perf_event_max_sample_rate");
+    }
+    return fail_errno("open a clock event on CPU " + std::to_string(cpu), errno,
+                      "run as root, or grant CAP_PERFMON; in a container, allow perf_event_open");
+  }
+  const LibbpfMessages messages;
+  BpfLink link(bpf_program__attach_perf_event(&program, event.get()));
+  if (!link) return fail_bpf("attach the sampling program", errno, messages);
+  static_cast<void>(event.release());  // the link owns it now
+  return link;
+}
+
+}  // namespace
+
+std::vector<int> parse_cpu_list(const std::string& text) {
+  std::vector<int> cpus;
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  while (at < end) {
+    int first = 0;
+    auto parsed = std::from_chars(at, end, first);
+    if (parsed.ec != std::errc{}) return {};
+    int last = first;
+    at = parsed.ptr;
+    if (at < end && *at == '-') {
+      parsed = std::from_chars(at + 1, end, last);
+      if (parsed.ec != std::errc{}) return {};
+      at = parsed.ptr;
+    }
+    if (first < 0 || last < first || last >= kMaxCpus) return {};
+    for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
+    if (at < end && *at != ',') return {};
+    ++at;
+  }
+  return cpus;
+}
+
+Result<void> CpuClockEvents::open(bpf_program& program, uint32_t frequency_hz) {
+  std::string online = read_online();
+  const std::vector<int> cpus = parse_cpu_list(online);
+  if (cpus.empty()) return fail("open clock events", std::string("no CPU list in ") + kOnlinePath);
+  std::vector<BpfLink> links;
+  for (const int cpu : cpus) {
+    auto link = open_on(cpu, program, frequency_hz);
+    if (!link) return Failure(link.error());
+    links.push_back(std::move(*link));
+  }
+  links_ = std::move(links);
+  online_ = std::move(online);
+  frequency_hz_ = frequency_hz;
+  return {};
+}
+
+void CpuClockEvents::close() {
+  links_.clear();
+  frequency_hz_ = 0;
+}
+
+Result<void> CpuClockEvents::follow_hotplug(bpf_program& program) {
+  if (!is_open() || read_online() == online_) return {};
+  const uint32_t frequency_hz = frequency_hz_;
+  close();
+  return open(program, frequency_hz);
+}
+
+}  // namespace stackwatch

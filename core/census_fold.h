@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "core/process.h"
+
+namespace stackwatch {
+
+/// Keeps the totals of processes from going backwards from census to census. Two things would make them:
+/// a thread that ends while a census passes over it is in neither the living nor the dead, for that one census; and the
+/// kernel keeps no run-queue wait of threads that have ended, so that a sum over living threads drops.
+class CensusMemory {
+ public:
+  struct ThreadWait {
+    int32_t tgid = 0;
+    int32_t tid = 0;
+    uint64_t run_queue_ns = 0;
+  };
+
+  /// Corrects the samples of one census in place. `waits` holds the run-queue wait of every thread, leaders included;
+  /// its order is free, it is sorted here. A tid that comes round with a smaller wait counts as a new thread.
+  void correct(std::vector<ProcessSample>& samples, std::vector<ThreadWait>& waits);
+
+ private:
+  struct Totals {
+    uint64_t start_time_ns = 0;
+    uint64_t on_cpu_ns = 0;
+    uint64_t run_queue_ns = 0;
+    uint64_t voluntary_switches = 0;
+    uint64_t involuntary_switches = 0;
+    uint64_t minor_faults = 0;
+    uint64_t major_faults = 0;
+    uint64_t read_bytes = 0;
+    uint64_t write_bytes = 0;
+    uint64_t seen = 0;
+  };
+  std::unordered_map<int32_t, Totals> totals_;  // by tgid; holds only processes of the last census
+  std::vector<ThreadWait> previous_waits_;      // sorted by tid
+  uint64_t censuses_ = 0;
+};
+
+}  // namespace stackwatch
