@@ -7,13 +7,14 @@
 #include <string_view>
 
 #include "config/config.h"
+#include "config/rule.h"
 #include "core/result.h"
 
 namespace stackwatch {
 
 inline constexpr char kDefaultConfigFile[] = "/etc/stackwatch/stackwatch.toml";
 
-/// Larger files are refused unread: a configuration of kMaxWatchRules rules is a tenth of it.
+/// Larger files are refused: kMaxWatchRules rules are a fifth of it.
 inline constexpr size_t kMaxConfigFileBytes = 1U << 20U;
 /// Every process that starts is compared with every rule.
 inline constexpr size_t kMaxWatchRules = 1024;
@@ -34,14 +35,10 @@ struct ConfigFiles {
 /// Reads and checks all files. In a later file scalars override, tables merge and `[[watch]]` appends.
 /// All errors are of kind kUsage: what is "FILE:LINE:COLUMN" (or the file alone where it cannot be read), why is the
 /// first problem, the hint tells what to write instead and how many more problems there are.
-[[nodiscard]] Result<Config> load_config(const ConfigFiles& files, std::span<const DetectorSchema> detectors);
+[[nodiscard]] Result<Config> load_config(const ConfigFiles& files, std::span<const DetectorSchema> detectors = {});
 
 /// The same for one text. `name` stands for the file in errors and in WatchRule::source.
 [[nodiscard]] Result<Config> parse_config(std::string_view text, std::string_view name,
                                           std::span<const DetectorSchema> detectors = {});
-
-/// Checks a rule that does not come from a file (`stackwatch watch add`) and completes it: sorts the probes, adds
-/// `.service` to a bare unit name, makes the id where there is none. Errors as above, without a position.
-[[nodiscard]] Result<WatchRule> checked_rule(WatchRule rule);
 
 }  // namespace stackwatch

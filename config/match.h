@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -10,6 +11,9 @@
 #include "config/config.h"
 
 namespace stackwatch {
+
+/// What of a command line is compared; the rest is cut off. Java's are some 10 KiB long, the kernel allows megabytes.
+inline constexpr size_t kMaxCmdlineBytes = 32 * 1024;
 
 /// Facts that cost a read of /proc or of the user database. Each is asked for at most once per ProcessFacts, and only
 /// where a rule depends on it. Nothing where it cannot be read (kernel thread, no privilege, the process is gone).
@@ -32,6 +36,8 @@ class ProcessFacts {
     uint32_t uid = 0;
   };
   ProcessFacts(Known known, FactsProvider& provider) : known_(std::move(known)), provider_(&provider) {}
+  ProcessFacts(const ProcessFacts&) = delete;  // unit_ points into known_
+  ProcessFacts& operator=(const ProcessFacts&) = delete;
 
   [[nodiscard]] const Known& known() const { return known_; }
   [[nodiscard]] std::string_view unit();
