@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "core/clock.h"
 #include "core/delta.h"
 #include "core/finding.h"
+#include "daemon/alerting/alert_record.h"
 
 namespace stackwatch {
 
@@ -52,6 +54,9 @@ struct AlertPolicyOptions {
   double larger_factor = 2;
   /// Onsets are estimates: two detectors that mean one event differ by some ticks, at small changes by tens of seconds.
   double onset_overlap_s = 30;
+  /// A change that ends when it is this old may have become the detectors' new baseline; it is not told as "back".
+  /// The least of the detectors' adopt_after_s.
+  double adopt_after_s = 3600;
   std::string false_alarm_budget = "1 per 30d";  ///< as configured; copied into each alert
 
   /// Pending and firing ones. A process with more independent changes at once is a process where everything changed.
@@ -92,8 +97,8 @@ class AlertPolicy {
   /// For a reload: what is pending or firing stays, with the new times and bounds in force from the next tick.
   void set_options(AlertPolicyOptions options);
 
-  /// Pending, firing and resolved ones, newest first (by when they were opened, whatever the clock did since).
-  /// A cause that comes back during its cooldown is shown as resolved until it fires again.
+  /// Pending, firing and resolved ones, the one that began last first (whatever the clock did since). A cause that
+  /// comes back during its cooldown is shown as resolved until it fires again, which is when it begins again.
   [[nodiscard]] std::vector<Alert> all() const;
   [[nodiscard]] std::optional<Alert> find(const std::string& id) const;
   [[nodiscard]] size_t pending() const;
@@ -103,10 +108,38 @@ class AlertPolicy {
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
  private:
-  struct Record;
-  using Records = std::list<Record>;
+  struct Group;
+  using Records = std::list<AlertRecord>;  // a list: iterators stay valid while others come and go
+
+  void observe(const Observation& observation);
+  [[nodiscard]] std::vector<Group> group(const Observation& observation);
+  [[nodiscard]] AlertRecord* open(const Observation& observation, const Finding& finding);
+  void update(AlertRecord& record, const Observation& observation, const Group& group);
+  void touch(AlertRecord& record, double time_s);
+  void fire(AlertRecord& record);
+  void resolve(Records::iterator record, double time_s, std::string_view why);
+  Records::iterator drop(Records::iterator record);
+  void end_process(const ProcessKey& process, double time_s);
+  void end_silent_ones(double time_s);
+  [[nodiscard]] const AlertRecord* cooling_down(const AlertRecord& fresh) const;
+  [[nodiscard]] bool may_fire(const AlertRecord& record) const;
+  [[nodiscard]] std::string fresh_id();
+  void bound_history();
+  [[nodiscard]] std::vector<const AlertRecord*> newest_first() const;
+  [[nodiscard]] std::vector<Records::iterator> active_of(const ProcessKey& process);
 
   AlertPolicyOptions options_;
+  const Clock& clock_;
+  AlertIds ids_;
+  AlertContext context_;
+  Counters counters_;
+  Records active_;   ///< pending and firing, oldest first
+  Records history_;  ///< resolved, the one resolved last first
+  std::unordered_map<ProcessKey, size_t> active_per_process_;
+  std::vector<Alert> changed_;      ///< in this tick
+  int64_t realtime_offset_ns_ = 0;  ///< CLOCK_REALTIME - time line of the findings, as of this tick
+  uint64_t next_sequence_ = 0;
+  size_t history_bytes_ = 0;
 };
 
 }  // namespace stackwatch

@@ -14,7 +14,8 @@
 
 namespace stackwatch {
 
-/// The fields of an alert's journal entry, each `NAME=value`, valid UTF-8 without control characters.
+/// The fields of an alert's journal entry, each `NAME=value`, valid UTF-8 without control characters, each under the
+/// 4096 bytes above which `journalctl -o json` shows null. STACKWATCH_STACK is root first, joined by `;`.
 /// `object_pid`: add OBJECT_PID (journald takes it from root only).
 [[nodiscard]] std::vector<std::string> journal_fields(const Alert& alert, bool object_pid);
 
@@ -42,7 +43,7 @@ class JournalSink final : public Sink {
 
   /// Works without a journal too: one may come later. Fails only where no thread can be had.
   [[nodiscard]] static Result<std::unique_ptr<JournalSink>> create(JournalSinkOptions options = {});
-  /// Waits up to kLastWords for queued entries; a journald that hangs does not hang the caller.
+  /// Waits for queued entries, at most 2 s: a journald that hangs does not hang the caller.
   ~JournalSink() override;
   JournalSink(const JournalSink&) = delete;
   JournalSink& operator=(const JournalSink&) = delete;
@@ -56,9 +57,8 @@ class JournalSink final : public Sink {
 
  private:
   struct Shared;
-  JournalSink(JournalSinkOptions options, std::shared_ptr<Shared> shared);
+  explicit JournalSink(std::shared_ptr<Shared> shared);
 
-  JournalSinkOptions options_;
   std::shared_ptr<Shared> shared_;
 };
 

@@ -10,19 +10,31 @@
 
 namespace stackwatch {
 
+/// Alert::resolution of a resolved alert: why it is over.
+inline constexpr std::string_view kBackToBaseline = "back to its baseline";
+inline constexpr std::string_view kProcessExited = "the process exited";
+/// It stood so long that the detectors took it for the new baseline, or ended just then: they cannot tell.
+inline constexpr std::string_view kCountsAsNormal = "lasted so long that it counts as normal";
+/// No counts of the process came any more, so nothing is known.
+inline constexpr std::string_view kNotWatched = "no longer watched";
+
 /// The alert as one line that a person understands alone, in the local time of the host:
 /// `redis-server[4711]: dictFind takes 4.3 % of its CPU time, was 1.1 %, since 12:03:20 (composition)`.
+/// No control characters, at most some 600 bytes, whatever the names are.
 [[nodiscard]] std::string message_of(const Alert& alert);
 
-/// `value` in the alert's unit as people read it: "4.3 %", "0.93 cores".
-[[nodiscard]] std::string value_text(const Alert& alert, double value);
+/// `value` in a unit of measure as people read it: 0.043 "share of samples" is "4.3 %", 0.93 "cores" is "0.93 cores".
+[[nodiscard]] std::string value_text(double value, std::string_view unit_of_measure);
 
-/// Text of strangers made harmless for a line of a terminal or a log: control characters, bidirectional overrides and
-/// bytes that are no UTF-8 become \xNN or \u{NNNN}; longer than `max_bytes` (at least 16) it is cut in the middle by
-/// "…".
+/// Text of strangers made harmless for a line of a terminal or a log: control characters, bytes that are no UTF-8 and
+/// characters that are invisible or turn the direction of writing become \xNN or \u{NNNN}; text longer than `max_bytes`
+/// (at least 16) is cut in the middle, where a "…" stands.
 [[nodiscard]] std::string printable(std::string_view text, size_t max_bytes);
 
 /// CLOCK_REALTIME as `2026-11-22T12:03:20.000000Z`.
 [[nodiscard]] std::string iso8601(uint64_t realtime_ns);
+
+/// `12:03:20` in the local time of the host, with the date before it where that is not the day of `reference_ns`.
+[[nodiscard]] std::string local_time(uint64_t realtime_ns, uint64_t reference_ns);
 
 }  // namespace stackwatch

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/alerting/alert_policy.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "daemon/alerting/causes.h"
+#include "daemon/alerting/message.h"
+
+namespace stackwatch {
+namespace {
+
+/// Ids are drawn again where one is taken; that many bad draws in a row are a broken generator.
+constexpr int kIdDraws = 4;
+
+/// Onsets are estimates: a change of nearly that age may be one of just that age.
+constexpr double kAboutAdopted = 0.9;
+
+uint64_t realtime_of(double time_s, int64_t offset_ns) {
+  const double ns = std::clamp(time_s, -4e9, 4e9) /* a century, far from overflow */ * 1e9;
+  return static_cast<uint64_t>(std::max<int64_t>(0, static_cast<int64_t>(ns) + offset_ns));
+}
+
+/// A claim of not-a-number would be compared with everything below, each time with "no".
+bool is_usable(const Finding& finding, const Observation& observation) {
+  return std::isfinite(finding.before) && std::isfinite(finding.after) && std::isfinite(finding.onset_s) &&
+         finding.probe == observation.probe && observation.functions != nullptr;
+}
+
+std::span<const FunctionId> stack_of(const Finding& finding, const Observation& observation) {
+  const StackTable* stacks = observation.stacks;
+  if (!finding.stack || stacks == nullptr || finding.stack->value >= stacks->size()) return {};
+  return (*stacks)[*finding.stack];
+}
+
+size_t bytes_of(const AlertRecord& record) {
+  size_t bytes = sizeof record + record.stack.capacity() * sizeof(FunctionId);
+  for (const std::string& frame : record.alert.stack) bytes += sizeof frame + frame.capacity();
+  for (const auto& c : record.alert.contributors) bytes += sizeof c + c.frame.capacity();
+  return bytes + record.alert.process.cgroup.capacity() + record.alert.process.exe.capacity();
+}
+
+}  // namespace
+
+/// The findings of one observation that mean one alert, the one that names it best first.
+struct AlertPolicy::Group {
+  AlertRecord* record = nullptr;
+  std::vector<std::pair<const Finding*, Kinship>> findings;
+};
+
+AlertPolicy::AlertPolicy(AlertPolicyOptions options, const Clock& clock, AlertIds ids, AlertContext context)
+    : options_(std::move(options)), clock_(clock), ids_(std::move(ids)), context_(std::move(context)) {}
+
+void AlertPolicy::set_options(AlertPolicyOptions options) { options_ = std::move(options); }
+
+std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation> observations,
+                                     std::span<const ProcessKey> exits) {
+  changed_.clear();
+  realtime_offset_ns_ = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
+  for (const Observation& observation : observations) observe(observation);
+  for (const ProcessKey& process : exits) end_process(process, time_s);
+  end_silent_ones(time_s);
+  return std::exchange(changed_, {});
+}
+
+void AlertPolicy::observe(const Observation& observation) {
+  std::vector<Group> groups = group(observation);
+  for (const auto it : active_of(observation.process)) {
+    AlertRecord& record = *it;
+    if (record.alert.probe != observation.probe) continue;
+    record.observed_s = observation.time_s;
+    const auto own = std::ranges::find(groups, &record, &Group::record);
+    if (own != groups.end()) {
+      update(record, observation, *own);
+      if (record.is_pending() && may_fire(record)) fire(record);
+    } else if (std::ranges::any_of(observation.findings, [&](const Finding& f) { return mentions(f, record); })) {
+      touch(record, observation.time_s);
+    } else if (record.is_pending()) {
+      ++(record.is_hidden() ? counters_.cooled_down : counters_.vanished);
+      drop(it);
+    }
+  }
+}
+
+std::vector<AlertPolicy::Group> AlertPolicy::group(const Observation& observation) {
+  std::vector<const Finding*> findings;
+  for (const Finding& finding : observation.findings) {
+    if (is_usable(finding, observation)) findings.push_back(&finding);
+  }
+  std::ranges::stable_sort(findings, [](const Finding* a, const Finding* b) {
+    return a->frame.has_value() != b->frame.has_value() ? a->frame.has_value() : a->score > b->score;
+  });
+  std::vector<Group> groups;
+  const auto active = active_of(observation.process);
+  std::vector<AlertRecord*> candidates;
+  for (const auto it : active) candidates.push_back(&*it);
+  for (const Finding* finding : findings) {
+    AlertRecord* closest = nullptr;
+    Kinship how = Kinship::kNone;
+    for (AlertRecord* record : candidates) {
+      const Kinship k = kinship(*record, *finding, stack_of(*finding, observation), options_.onset_overlap_s);
+      if (k > how) std::tie(how, closest) = std::pair(k, record);
+    }
+    if (closest == nullptr) {
+      closest = open(observation, *finding);
+      if (closest == nullptr) continue;
+      candidates.push_back(closest);
+      how = Kinship::kSame;
+    }
+    auto own = std::ranges::find(groups, closest, &Group::record);
+    if (own == groups.end()) own = groups.insert(groups.end(), Group{closest, {}});
+    own->findings.emplace_back(finding, how);
+  }
+  for (Group& g : groups) {
+    std::ranges::stable_sort(g.findings, [](const auto& a, const auto& b) { return names_better(*a.first, *b.first); });
+  }
+  return groups;
+}
+
+AlertRecord* AlertPolicy::open(const Observation& observation, const Finding& finding) {
+  size_t& of_process = active_per_process_[observation.process];
+  if (of_process >= options_.active_per_process || active_.size() >= options_.active_per_host) {
+    ++counters_.refused;
+    if (of_process == 0) active_per_process_.erase(observation.process);
+    return nullptr;
+  }
+  ++of_process;
+  AlertRecord& record = active_.emplace_back();
+  record.sequence = next_sequence_++;
+  record.first_s = record.seen_s = record.observed_s = observation.time_s;
+  record.realtime_offset_ns = realtime_offset_ns_;
+  Alert& alert = record.alert;
+  alert.probe = observation.probe;
+  alert.process = context_.identify(observation.process);
+  alert.process.key = observation.process;
+  alert.false_alarm_budget = options_.false_alarm_budget;
+  alert.opened_ns = realtime_of(observation.time_s, realtime_offset_ns_);
+  take_over(record, finding, observation.stacks, *observation.functions);
+  if (const AlertRecord* before = cooling_down(record)) {
+    alert.id = before->alert.id;
+    record.predecessor = {before->alert.opened_ns, before->resolved_s + options_.cooldown_s, before->largest_change,
+                          before->alert.unit_of_measure};
+  } else {
+    alert.id = fresh_id();
+  }
+  return &record;
+}
+
+/// While pending, an alert is about what its best finding of this tick is about. Once it fires its function stays,
+/// because people were told it; only one that fired without a function takes one over when it is found.
+void AlertPolicy::update(AlertRecord& record, const Observation& observation, const Group& group) {
+  const FunctionTable& functions = *observation.functions;
+  const auto& [best, kin] = group.findings.front();
+  const bool gains_function = best->frame && !record.frame;
+  const bool better = kin >= Kinship::kSameStack || !best->frame || names_better_than(*best, record);
+  const Finding* main = nullptr;
+  if (gains_function || (record.is_pending() && better)) {
+    main = best;
+    take_over(record, *main, observation.stacks, functions);
+  } else {
+    const auto exact = std::ranges::find(group.findings, Kinship::kSame, &std::pair<const Finding*, Kinship>::second);
+    if (exact != group.findings.end()) main = exact->first;
+    if (main != nullptr) refresh(record, *main, functions);
+  }
+  for (const auto& [finding, _] : group.findings) {
+    if (finding != main) add_mention(record, *finding, functions);
+  }
+  touch(record, observation.time_s);
+}
+
+void AlertPolicy::touch(AlertRecord& record, double time_s) {
+  record.seen_s = time_s;
+  Alert& alert = record.alert;
+  alert.lost = context_.losses(alert.process.key, alert.probe);
+  alert.updated_ns = std::max({alert.updated_ns, alert.opened_ns, realtime_of(time_s, realtime_offset_ns_)});
+  const double onset_s = std::min(record.onset_s, record.first_s);
+  alert.onset_ns = realtime_of(onset_s, record.realtime_offset_ns);
+}
+
+bool AlertPolicy::may_fire(const AlertRecord& record) const {
+  if (record.seen_s - record.first_s < options_.persistence_s) return false;
+  if (!record.predecessor) return true;
+  const AlertRecord::Predecessor& before = *record.predecessor;
+  const bool larger = before.unit_of_measure == record.alert.unit_of_measure &&
+                      record.largest_change >= options_.larger_factor * before.largest_change;
+  return larger || record.seen_s >= before.cool_until_s;
+}
+
+void AlertPolicy::fire(AlertRecord& record) {
+  Alert& alert = record.alert;
+  if (record.predecessor) {
+    alert.opened_ns = record.predecessor->opened_ns;
+    const auto old =
+        std::ranges::find(history_, alert.id, [](const AlertRecord& r) -> const std::string& { return r.alert.id; });
+    if (old != history_.end()) {
+      history_bytes_ -= bytes_of(*old);
+      history_.erase(old);
+    }
+  }
+  ProcessIdentity now = context_.identify(alert.process.key);
+  if (!now.comm.empty()) {  // it may have executed another program; it may also be gone and unknown
+    now.key = alert.process.key;
+    alert.process = std::move(now);
+  }
+  alert.state = AlertState::kFiring;
+  ++counters_.fired;
+  changed_.push_back(alert);
+}
+
+void AlertPolicy::resolve(Records::iterator record, double time_s, std::string_view why) {
+  Alert& alert = record->alert;
+  alert.state = AlertState::kResolved;
+  alert.resolution = why;
+  alert.updated_ns = std::max(alert.updated_ns, realtime_of(time_s, realtime_offset_ns_));
+  alert.resolved_ns = alert.updated_ns;
+  record->resolved_s = time_s;
+  ++counters_.resolved;
+  changed_.push_back(alert);
+  if (auto n = active_per_process_.find(alert.process.key); --n->second == 0) active_per_process_.erase(n);
+  history_bytes_ += bytes_of(*record);
+  history_.splice(history_.begin(), active_, record);
+  bound_history();
+}
+
+AlertPolicy::Records::iterator AlertPolicy::drop(Records::iterator record) {
+  if (auto n = active_per_process_.find(record->alert.process.key); --n->second == 0) active_per_process_.erase(n);
+  return active_.erase(record);
+}
+
+void AlertPolicy::end_process(const ProcessKey& process, double time_s) {
+  for (const auto it : active_of(process)) {
+    if (it->is_pending()) {
+      ++(it->is_hidden() ? counters_.cooled_down : counters_.vanished);
+      drop(it);
+    } else {
+      resolve(it, time_s, kProcessExited);
+    }
+  }
+}
+
+void AlertPolicy::end_silent_ones(double time_s) {
+  for (auto it = active_.begin(); it != active_.end();) {
+    const auto current = it++;
+    if (time_s - current->seen_s < options_.resolve_after_s) continue;
+    if (current->is_pending()) {  // no delta came since: it can neither fire nor be seen to be over
+      ++(current->is_hidden() ? counters_.cooled_down : counters_.vanished);
+      drop(current);
+    } else if (current->observed_s <= current->seen_s) {
+      resolve(current, time_s, kNotWatched);
+    } else {
+      const bool old = current->seen_s - current->onset_s >= kAboutAdopted * options_.adopt_after_s;
+      resolve(current, time_s, old ? kCountsAsNormal : kBackToBaseline);
+    }
+  }
+}
+
+const AlertRecord* AlertPolicy::cooling_down(const AlertRecord& fresh) const {
+  for (const AlertRecord& old : history_) {  // the one resolved last comes first
+    if (fresh.first_s >= old.resolved_s + options_.cooldown_s) return nullptr;
+    // Another process of the same service may have come back under this id already.
+    const bool taken = std::ranges::any_of(
+        active_, [&](const AlertRecord& r) { return &r != &fresh && r.predecessor && r.alert.id == old.alert.id; });
+    if (!taken && same_cause(old, fresh)) return &old;
+  }
+  return nullptr;
+}
+
+std::string AlertPolicy::fresh_id() {
+  for (int i = 0; i < kIdDraws; ++i) {
+    std::string id = ids_();
+    if (!id.empty() && !find(id)) return id;
+  }
+  return fmt::format("{:012x}", (next_sequence_ + clock_.realtime_ns()) & 0xffff'ffff'ffffULL);
+}
+
+void AlertPolicy::bound_history() {
+  while (history_.size() > options_.history || (history_bytes_ > options_.history_bytes && !history_.empty())) {
+    history_bytes_ -= bytes_of(history_.back());
+    history_.pop_back();
+    ++counters_.forgotten;
+  }
+}
+
+std::vector<AlertPolicy::Records::iterator> AlertPolicy::active_of(const ProcessKey& process) {
+  std::vector<Records::iterator> found;
+  if (!concerns(process)) return found;
+  for (auto it = active_.begin(); it != active_.end(); ++it) {
+    if (it->alert.process.key == process) found.push_back(it);
+  }
+  return found;
+}
+
+std::vector<const AlertRecord*> AlertPolicy::newest_first() const {
+  std::vector<const AlertRecord*> records;
+  for (const AlertRecord& record : active_) {
+    if (!record.is_hidden()) records.push_back(&record);
+  }
+  for (const AlertRecord& record : history_) records.push_back(&record);
+  std::ranges::sort(records, std::greater{}, &AlertRecord::sequence);
+  return records;
+}
+
+std::vector<Alert> AlertPolicy::all() const {
+  std::vector<Alert> alerts;
+  for (const AlertRecord* record : newest_first()) alerts.push_back(record->alert);
+  return alerts;
+}
+
+std::optional<Alert> AlertPolicy::find(const std::string& id) const {
+  for (const Records* records : {&active_, &history_}) {
+    for (const AlertRecord& record : *records) {
+      if (record.alert.id == id && !record.is_hidden()) return record.alert;
+    }
+  }
+  return std::nullopt;
+}
+
+size_t AlertPolicy::pending() const {
+  return static_cast<size_t>(
+      std::ranges::count_if(active_, [](const AlertRecord& r) { return r.is_pending() && !r.is_hidden(); }));
+}
+
+size_t AlertPolicy::firing() const {
+  return static_cast<size_t>(std::ranges::count_if(active_, [](const AlertRecord& r) { return r.alert.is_firing(); }));
+}
+
+bool AlertPolicy::concerns(const ProcessKey& process) const { return active_per_process_.contains(process); }
+
+}  // namespace stackwatch

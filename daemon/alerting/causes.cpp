@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/alerting/causes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+namespace stackwatch {
+namespace {
+
+/// What a person reads; the detectors give the largest first.
+constexpr size_t kMaxContributors = 16;
+/// A stack in an alert: the kernel side gives at most 127 user and 127 kernel frames (perf's limit).
+constexpr size_t kMaxStackFrames = 256;
+/// Two shares that mirror each other are never exactly as large; below this the one that grew is told.
+constexpr double kMuchLarger = 1.25;
+
+bool grows(const Finding& finding) { return finding.after >= finding.before; }
+
+double size_of(const Finding& finding) { return std::abs(finding.after - finding.before); }
+
+bool contains(std::span<const FunctionId> stack, FunctionId frame) {
+  return std::ranges::find(stack, frame) != stack.end();
+}
+
+bool contributes(const Finding& finding, FunctionId frame) {
+  return std::ranges::any_of(finding.contributors, [&](const Contributor& c) { return c.frame == frame; });
+}
+
+std::string name_of(const FunctionTable& functions, FunctionId id) {
+  return id.value < functions.size() ? functions[id].name : std::string();
+}
+
+void set_values(AlertRecord& record, const Finding& finding, const FunctionTable& functions) {
+  Alert& alert = record.alert;
+  alert.before = finding.before;
+  alert.after = finding.after;
+  alert.change_cores = finding.change_cores;
+  alert.score = finding.score;
+  record.onset_s = finding.onset_s;
+  record.largest_change = std::max(record.largest_change, size_of(finding));
+  record.companions.clear();
+  alert.contributors.clear();
+  for (const Contributor& c : finding.contributors) {
+    if (alert.contributors.size() == kMaxContributors) break;
+    if (c.frame == record.frame) continue;
+    record.companions.push_back(c.frame);
+    alert.contributors.push_back({name_of(functions, c.frame), c.before, c.after});
+  }
+}
+
+/// The part of a stack that ends in `frame`; the whole where there is none.
+std::span<const FunctionId> down_to(std::span<const FunctionId> stack, const std::optional<FunctionId>& frame) {
+  if (!frame) return stack;
+  for (size_t i = stack.size(); i > 0; --i) {
+    if (stack[i - 1] == *frame) return stack.first(i);
+  }
+  return {};
+}
+
+}  // namespace
+
+Kinship kinship(const AlertRecord& record, const Finding& finding, std::span<const FunctionId> stack,
+                double onset_overlap_s) {
+  if (record.alert.probe != finding.probe) return Kinship::kNone;
+  const bool overlap = std::abs(record.onset_s - finding.onset_s) <= onset_overlap_s;
+  const bool same_direction = record.grows() == grows(finding);
+  if (!record.frame && !finding.frame) {
+    if (same_direction && record.alert.detector == finding.detector) return Kinship::kSame;
+    return overlap ? Kinship::kSameEvent : Kinship::kNone;
+  }
+  if (!record.frame || !finding.frame) return overlap ? Kinship::kSameEvent : Kinship::kNone;
+  if (same_direction) {
+    if (*record.frame == *finding.frame) return Kinship::kSame;
+    if (contains(stack, *record.frame) || contains(record.stack, *finding.frame)) return Kinship::kSameStack;
+    const bool known = contributes(finding, *record.frame) || contains(record.companions, *finding.frame);
+    return overlap && known ? Kinship::kSameEvent : Kinship::kNone;
+  }
+  const bool mirror = finding.unit_of_measure.starts_with("share");
+  return overlap && mirror ? Kinship::kSameEvent : Kinship::kNone;
+}
+
+bool mentions(const Finding& finding, const AlertRecord& record) {
+  if (!record.frame || finding.unit_of_measure != record.alert.unit_of_measure) return false;
+  return std::ranges::any_of(finding.contributors, [&](const Contributor& c) {
+    return c.frame == *record.frame && (c.after >= c.before) == record.grows();
+  });
+}
+
+bool names_better(const Finding& a, const Finding& b) {
+  if (a.frame.has_value() != b.frame.has_value()) return a.frame.has_value();
+  if (grows(a) == grows(b)) return a.score > b.score;
+  const Finding& grown = grows(a) ? a : b;
+  const Finding& shrunk = grows(a) ? b : a;
+  const bool shrunk_names_it = size_of(shrunk) > kMuchLarger * size_of(grown);
+  return (&a == &shrunk) == shrunk_names_it;
+}
+
+bool names_better_than(const Finding& finding, const AlertRecord& record) {
+  Finding own;
+  own.frame = record.frame;
+  own.before = record.alert.before;
+  own.after = record.alert.after;
+  own.score = record.alert.score;
+  return names_better(finding, own);
+}
+
+bool same_cause(const AlertRecord& a, const AlertRecord& b) {
+  const ProcessIdentity& p = a.alert.process;
+  const ProcessIdentity& q = b.alert.process;
+  // Without an exe (kernel threads, no privilege) a name alone is not enough to call two processes one service.
+  const bool same_service = !p.exe.empty() && p.exe == q.exe && p.comm == q.comm && p.unit == q.unit;
+  return (p.key == q.key || same_service) && a.alert.probe == b.alert.probe && a.alert.frame == b.alert.frame &&
+         a.grows() == b.grows();
+}
+
+void take_over(AlertRecord& record, const Finding& finding, const StackTable* stacks, const FunctionTable& functions) {
+  Alert& alert = record.alert;
+  record.frame = finding.frame;
+  record.stack.clear();
+  if (finding.stack && stacks != nullptr && finding.stack->value < stacks->size()) {
+    const auto frames = (*stacks)[*finding.stack];
+    record.stack.assign(frames.begin(), frames.end());
+  }
+  alert.detector = finding.detector;
+  alert.unit_of_measure = finding.unit_of_measure;
+  alert.frame = finding.frame ? name_of(functions, *finding.frame) : std::string();
+  alert.stack.clear();
+  for (const FunctionId id : down_to(record.stack, finding.frame)) {
+    if (alert.stack.size() == kMaxStackFrames - 1) break;  // one is left for the frame itself
+    alert.stack.push_back(name_of(functions, id));
+  }
+  // The contract: it ends in the frame, also where the detector gave no stack or one that is cut off above.
+  if (finding.frame && (alert.stack.empty() || alert.stack.back() != alert.frame)) alert.stack.push_back(alert.frame);
+  record.largest_change = 0;
+  set_values(record, finding, functions);
+}
+
+void refresh(AlertRecord& record, const Finding& finding, const FunctionTable& functions) {
+  set_values(record, finding, functions);
+}
+
+void add_mention(AlertRecord& record, const Finding& finding, const FunctionTable& functions) {
+  auto& contributors = record.alert.contributors;
+  Alert::Contributor mention{
+      finding.frame ? name_of(functions, *finding.frame) : "[process, " + std::string(finding.unit_of_measure) + "]",
+      finding.before, finding.after};
+  const auto known = std::ranges::find(contributors, mention.frame, &Alert::Contributor::frame);
+  if (known != contributors.end()) {
+    *known = std::move(mention);
+  } else {
+    if (contributors.size() == kMaxContributors) contributors.pop_back();
+    contributors.push_back(std::move(mention));
+  }
+  if (finding.frame && *finding.frame != record.frame && !contains(record.companions, *finding.frame) &&
+      record.companions.size() < kMaxContributors)
+    record.companions.push_back(*finding.frame);
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+
+#include "core/finding.h"
+#include "core/stacks.h"
+#include "daemon/alerting/alert_record.h"
+
+namespace stackwatch {
+
+/// How a finding relates to an alert of the same probe of the same process. Later ones are closer.
+enum class Kinship {
+  kNone,       ///< another cause
+  kSameEvent,  ///< onsets overlap, and: one of them is about the whole process, or each knows the other as a
+               ///< contributor, or one share grew while the other shrank (the mirror image: shares add up to 1)
+  kSameStack,  ///< same direction, and one's function is a caller of the other's
+  kSame,       ///< same function (or both the whole process), same direction
+};
+
+[[nodiscard]] Kinship kinship(const AlertRecord& record, const Finding& finding, std::span<const FunctionId> stack,
+                              double onset_overlap_s);
+
+/// Whether a finding that is about another function says that the alert's own still stands.
+[[nodiscard]] bool mentions(const Finding& finding, const AlertRecord& record);
+
+/// Which of two findings that mean one event names it: the one with a function (composition before rate); of a share
+/// that grew and one that shrank, the much larger or else the one that grew; else the one with more evidence.
+[[nodiscard]] bool names_better(const Finding& a, const Finding& b);
+
+/// The same between a finding and what the alert is about so far.
+[[nodiscard]] bool names_better_than(const Finding& finding, const AlertRecord& record);
+
+/// Whether two alerts, perhaps of two lives of one service, have the same cause: same process, or same exe, comm and
+/// unit; same probe, frame, and direction.
+[[nodiscard]] bool same_cause(const AlertRecord& a, const AlertRecord& b);
+
+/// Makes `finding` what the alert is about: frame, stack, values, onset, contributors. `stacks` may be null where the
+/// finding has no stack.
+void take_over(AlertRecord& record, const Finding& finding, const StackTable* stacks, const FunctionTable& functions);
+
+/// New values of the finding that the alert is about already; its frame and stack stay.
+void refresh(AlertRecord& record, const Finding& finding, const FunctionTable& functions);
+
+/// Adds another finding about the same event to the contributors. The whole process is called "[process, UNIT]".
+void add_mention(AlertRecord& record, const Finding& finding, const FunctionTable& functions);
+
+}  // namespace stackwatch

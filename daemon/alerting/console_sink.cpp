@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/alerting/console_sink.h"
+
+#include <fmt/format.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <ctime>
+
+#include "daemon/alerting/message.h"
+
+namespace stackwatch {
+namespace {
+
+constexpr size_t kMaxFrame = 100;       // a name that fills a line of a wide terminal
+constexpr size_t kRootFrames = 4;       // say which thread or loop it is
+constexpr size_t kLeafFrames = 8;       // say where in it
+constexpr size_t kMaxContributors = 3;  // the rest is in `stackwatch show`
+
+constexpr std::string_view kReset = "\x1b[0m";
+constexpr std::string_view kDim = "\x1b[2m";
+constexpr std::string_view kYellow = "\x1b[1;33m";
+constexpr std::string_view kGreen = "\x1b[1;32m";
+
+/// A write to a pipe without reader is an error here and not a signal to the process.
+class NoSigpipe {
+ public:
+  NoSigpipe() {
+    sigset_t pending;
+    sigemptyset(&pending);
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    sigemptyset(&sigpipe_);
+    sigaddset(&sigpipe_, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &sigpipe_, &before_);
+  }
+  ~NoSigpipe() {
+    const timespec now{};
+    while (!was_pending_ && sigtimedwait(&sigpipe_, nullptr, &now) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  NoSigpipe(const NoSigpipe&) = delete;
+  NoSigpipe& operator=(const NoSigpipe&) = delete;
+
+ private:
+  sigset_t sigpipe_{};
+  sigset_t before_{};
+  bool was_pending_ = false;
+};
+
+/// One write that does not wait: bytes written or a negative errno. The descriptor's own flags are not touched, since
+/// standard error is shared with others. A pipe or terminal that polls writable takes PIPE_BUF bytes at once.
+ssize_t write_now(int fd, std::string_view text) {
+  const ssize_t sent = send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0) return sent;
+  if (errno != ENOTSOCK) return -errno;
+  pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
+  if (poll(&ready, 1, 0) < 0) return -errno;
+  if ((ready.revents & POLLOUT) == 0) return (ready.revents & POLLNVAL) != 0 ? -EBADF : -EAGAIN;
+  const ssize_t written = write(fd, text.data(), std::min<size_t>(text.size(), PIPE_BUF));
+  return written < 0 ? -errno : written;
+}
+
+std::string stack_line(const std::vector<std::string>& stack) {
+  // One frame left out would take as much room as the words that say so.
+  const size_t left_out = stack.size() > kRootFrames + kLeafFrames + 1 ? stack.size() - kRootFrames - kLeafFrames : 0;
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < stack.size(); ++i) {
+    if (left_out > 0 && i == kRootFrames) {
+      parts.push_back(fmt::format("… {} more …", left_out));
+      i += left_out;
+    }
+    parts.push_back(printable(stack[i], kMaxFrame));
+  }
+  return fmt::format("{}", fmt::join(parts, " → "));
+}
+
+std::string value_line(const Alert& alert) {
+  std::string out = fmt::format("before {}, after {}", value_text(alert.before, alert.unit_of_measure),
+                                value_text(alert.after, alert.unit_of_measure));
+  if (alert.change_cores != 0) out += fmt::format(" ({:+.2f} cores)", alert.change_cores);
+  out += fmt::format(", since {}, score {:.1f}", local_time(alert.onset_ns, alert.updated_ns), alert.score);
+  if (alert.lost.uncounted() > 0) out += fmt::format(", {} samples lost", alert.lost.uncounted());
+  return out;
+}
+
+std::string contributors_line(const Alert& alert) {
+  std::string out;
+  const size_t shown = std::min(alert.contributors.size(), kMaxContributors);
+  for (size_t i = 0; i < shown; ++i) {
+    const Alert::Contributor& c = alert.contributors[i];
+    const bool process = c.frame.starts_with("[process, ");
+    const std::string unit = process ? c.frame.substr(10, c.frame.size() - 11) : alert.unit_of_measure;
+    out += fmt::format("{}{} {} → {}", i > 0 ? ", " : "", process ? "the process" : printable(c.frame, kMaxFrame),
+                       value_text(c.before, unit), value_text(c.after, unit));
+  }
+  if (alert.contributors.size() > shown) out += fmt::format(", and {} more", alert.contributors.size() - shown);
+  return out;
+}
+
+}  // namespace
+
+std::string console_text(const Alert& alert, bool colour) {
+  const bool resolved = alert.state == AlertState::kResolved;
+  const std::string_view paint = !colour ? "" : resolved ? kGreen : kYellow;
+  const std::string_view dim = colour ? kDim : "";
+  const std::string_view plain = colour ? kReset : "";
+  std::string out = fmt::format("{} {}{:<8}{} {}\n", local_time(alert.updated_ns, alert.updated_ns), paint,
+                                to_string(alert.state), plain, message_of(alert));
+  const auto detail = [&](std::string_view name, const std::string& text) {
+    if (!text.empty()) out += fmt::format("  {}{:<7}{} {}\n", dim, name, plain, text);
+  };
+  if (!resolved) {
+    detail("stack", stack_line(alert.stack));
+    detail("change", value_line(alert));
+    detail("also", contributors_line(alert));
+  }
+  detail("alert", printable(alert.id, 64));
+  return out;
+}
+
+bool wants_colour(int fd) {
+  const char* no_color = std::getenv("NO_COLOR");
+  const char* term = std::getenv("TERM");
+  if (no_color != nullptr && *no_color != '\0') return false;
+  if (term != nullptr && std::string_view(term) == "dumb") return false;
+  return isatty(fd) == 1;
+}
+
+Result<void> ConsoleSink::publish(const Alert& alert) {
+  const std::string text = console_text(alert, colour_);
+  const NoSigpipe guard;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const ssize_t written = write_now(fd_, rest);
+    if (written == -EINTR) continue;
+    if (written <= 0) {
+      ++lost_;
+      return fail_errno("write alert " + alert.id + " to the console", static_cast<int>(-written));
+    }
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+  return {};
+}
+
+}  // namespace stackwatch
