@@ -59,16 +59,16 @@ struct census_process {
   } dead;
   __u64 start_boottime_ns;
   __u64 exec_id;
-  __u64 cgroup_set;      /* address of the css_set: a token that changes with any cgroup of the process; never shown */
-  __u64 cgroup_id;       /* of the v2 hierarchy; 1 is its root, which all v1 processes are in */
+  __u64 cgroup_set; /* address of the css_set: a token that changes with any cgroup of the process; never shown */
+  __u64 cgroup_id;  /* of the v2 hierarchy; 1 is its root, which all v1 processes are in */
   __u64 rss_pages;
   __s32 parent_tgid;
-  __s32 pid_in_ns;       /* in the pid namespace of the reader */
+  __s32 pid_in_ns; /* in the pid namespace of the reader */
   __s32 nice;
   __u32 policy;
   __u32 threads;
   __u32 euid;
-  __u32 flags;           /* task flags: PF_* */
+  __u32 flags; /* task flags: PF_* */
   __u32 reserved;
   char comm[16];
 };

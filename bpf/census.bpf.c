@@ -34,7 +34,8 @@ static __always_inline int pid_for_reader(struct task_struct* task) {
   unsigned int level = BPF_CORE_READ(reader, thread_pid, level);
   struct pid* pid = task->thread_pid;
   int number = 0;
-  if (pid) bpf_probe_read_kernel(&number, sizeof(number), (char*)&pid->numbers[0] + level * bpf_core_type_size(struct upid));
+  if (pid)
+    bpf_probe_read_kernel(&number, sizeof(number), (char*)&pid->numbers[0] + level * bpf_core_type_size(struct upid));
   return number;
 }
 

@@ -32,8 +32,7 @@ Result<BpfLink> open_on(int cpu, bpf_program& program, uint32_t frequency_hz) {
   attributes.freq = 1;
   attributes.sample_freq = frequency_hz;
   attributes.exclude_idle = 1;
-  UniqueFd event(
-      static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
+  UniqueFd event(static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
   if (!event) {
     if (errno == EINVAL) {
       return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(frequency_hz) + " Hz",

@@ -103,7 +103,10 @@ static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)b
 static __always_inline void tell_frames(struct scratch* s, struct watched_process* process, struct stack_count* count) {
   __u64 size = sizeof(s->header) + (s->header.user + s->header.kernel) * sizeof(__u64);
   if (size > sizeof(s->header) + sizeof(s->frames)) return; /* cannot be: tells the verifier */
-  if (bpf_ringbuf_output(&new_stacks, s, size, 0) == 0) {
+  /* The reader drains the ring at every tick; it is woken in between only if the ring fills up. */
+  __u64 waiting = bpf_ringbuf_query(&new_stacks, BPF_RB_AVAIL_DATA);
+  __u64 room = bpf_ringbuf_query(&new_stacks, BPF_RB_RING_SIZE);
+  if (bpf_ringbuf_output(&new_stacks, s, size, waiting > room / 8 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP) == 0) {
     count->delivered = 1;
   } else {
     __sync_fetch_and_add(&process->frames_late, 1);

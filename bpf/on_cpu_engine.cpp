@@ -25,9 +25,7 @@ struct RingDeleter {
   void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
 };
 
-uint32_t start_ticks_of(const ProcessKey& key) {
-  return static_cast<uint32_t>(key.start_time_ns / abi::kStartTickNs);
-}
+uint32_t start_ticks_of(const ProcessKey& key) { return static_cast<uint32_t>(key.start_time_ns / abi::kStartTickNs); }
 
 uint32_t milli_hertz(double frequency_hz) {
   return static_cast<uint32_t>(std::lround(std::max(frequency_hz, 0.001) * static_cast<double>(abi::kMilliHertz)));
@@ -314,8 +312,8 @@ Result<void> OnCpuEngine::collect_counts() {
   return {};
 }
 
-// Drops the stacks that were idle longest until a quarter of the map is free. What a dropped entry was counted since the
-// read just done (microseconds ago, after minutes of silence) is the only thing that could be lost.
+// Drops the stacks that were idle longest until a quarter of the map is free. What a dropped entry was counted since
+// the read just done (microseconds ago, after minutes of silence) is the only thing that could be lost.
 void OnCpuEngine::make_room(size_t entries) {
   const size_t wanted = entries - max_stacks_ / 4 * 3;
   size_t dropped = 0;

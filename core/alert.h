@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <optional>
-#include <string_view>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/losses.h"
@@ -18,9 +18,9 @@ struct ProcessIdentity {
   ProcessKey key;
   int32_t pid_in_ns = 0;  ///< shown as "pid"
   std::string comm;
-  std::string exe;     ///< empty where it cannot be read (kernel threads, no privilege)
+  std::string exe;  ///< empty where it cannot be read (kernel threads, no privilege)
   std::string cgroup;
-  std::string unit;    ///< the systemd unit in the cgroup path; empty where there is none
+  std::string unit;  ///< the systemd unit in the cgroup path; empty where there is none
 };
 
 enum class AlertState : uint8_t { kPending, kFiring, kResolved };

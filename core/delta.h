@@ -14,9 +14,9 @@ namespace stackwatch {
 
 /// The addresses of one stack, leaf first, as a probe saw them.
 struct RawStack {
-  ExecId exec;                         ///< the program image that the user addresses belong to
-  std::vector<uint64_t> user_frames;   ///< leaf first; empty where none could be read
-  std::vector<uint64_t> kernel_frames; ///< leaf first
+  ExecId exec;                          ///< the program image that the user addresses belong to
+  std::vector<uint64_t> user_frames;    ///< leaf first; empty where none could be read
+  std::vector<uint64_t> kernel_frames;  ///< leaf first
 };
 
 /// What one probe counted in one process since its last read, by stack of addresses.
@@ -32,10 +32,10 @@ struct StackDelta {
 
   ProcessKey process;
   ProbeKind probe = ProbeKind::kOnCpu;
-  uint64_t time_ns = 0;      ///< CLOCK_MONOTONIC at the end of the interval
-  uint64_t interval_ns = 0;  ///< length of the interval
-  std::vector<Value> values;          ///< only stacks whose value changed
-  std::vector<NewStack> new_stacks;   ///< frames that became known in this interval, each hash once per attachment
+  uint64_t time_ns = 0;              ///< CLOCK_MONOTONIC at the end of the interval
+  uint64_t interval_ns = 0;          ///< length of the interval
+  std::vector<Value> values;         ///< only stacks whose value changed
+  std::vector<NewStack> new_stacks;  ///< frames that became known in this interval, each hash once per attachment
   Losses lost;
 };
 
@@ -49,10 +49,10 @@ struct NamedDelta {
 
   ProcessKey process;
   ProbeKind probe = ProbeKind::kOnCpu;
-  double time_s = 0;      ///< end of the interval, CLOCK_MONOTONIC in seconds (capture: since `started`)
-  double interval_s = 0;  ///< wall time that the delta covers
-  double exposure_s = 0;  ///< on_cpu: CPU time of the process in the interval; other probes: wall time
-  double frequency_hz = 0;  ///< on_cpu: the process's own sampling rate; 0 for other probes
+  double time_s = 0;          ///< end of the interval, CLOCK_MONOTONIC in seconds (capture: since `started`)
+  double interval_s = 0;      ///< wall time that the delta covers
+  double exposure_s = 0;      ///< on_cpu: CPU time of the process in the interval; other probes: wall time
+  double frequency_hz = 0;    ///< on_cpu: the process's own sampling rate; 0 for other probes
   std::vector<Value> values;  ///< each stack at most once; stacks that did not change are left out
   Losses lost;
   const StackTable* stacks = nullptr;

@@ -22,15 +22,15 @@ struct Contributor {
 struct Finding {
   std::string_view detector;  ///< name of the detector; static storage
   ProbeKind probe = ProbeKind::kOnCpu;
-  std::optional<FunctionId> frame;  ///< the guilty function; none where the claim is about the whole process
-  std::optional<StackId> stack;     ///< the stack that changed most among those that contain `frame`
-  double before = 0;                ///< baseline value of the stream
-  double after = 0;                 ///< its value since the onset
-  std::string_view unit_of_measure; ///< "share of samples", "cores", …; static storage
-  double change_cores = 0;          ///< after - before, in CPU cores (0 where the probe is no CPU time)
-  double onset_s = 0;               ///< most likely time of the change; same time line as NamedDelta::time_s
-  double score = 0;                 ///< natural logarithm of the evidence for a change against none
-  double threshold = 0;             ///< the score that the false-alarm budget asks for
+  std::optional<FunctionId> frame;        ///< the guilty function; none where the claim is about the whole process
+  std::optional<StackId> stack;           ///< the stack that changed most among those that contain `frame`
+  double before = 0;                      ///< baseline value of the stream
+  double after = 0;                       ///< its value since the onset
+  std::string_view unit_of_measure;       ///< "share of samples", "cores", …; static storage
+  double change_cores = 0;                ///< after - before, in CPU cores (0 where the probe is no CPU time)
+  double onset_s = 0;                     ///< most likely time of the change; same time line as NamedDelta::time_s
+  double score = 0;                       ///< natural logarithm of the evidence for a change against none
+  double threshold = 0;                   ///< the score that the false-alarm budget asks for
   std::vector<Contributor> contributors;  ///< other functions that changed significantly, largest change first
 };
 

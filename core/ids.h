@@ -28,7 +28,5 @@ using ExecId = StrongId<struct ExecTag, uint64_t>;
 
 template <class Tag, class Value>
 struct std::hash<stackwatch::StrongId<Tag, Value>> {
-  size_t operator()(const stackwatch::StrongId<Tag, Value>& id) const noexcept {
-    return std::hash<Value>{}(id.value);
-  }
+  size_t operator()(const stackwatch::StrongId<Tag, Value>& id) const noexcept { return std::hash<Value>{}(id.value); }
 };

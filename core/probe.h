@@ -13,7 +13,8 @@ namespace stackwatch {
 
 struct ProbeOptions {
   double frequency_hz = 99;  ///< on_cpu only
-  bool children = false;     ///< processes that the target forks from now on are attached too
+  bool children = false;     ///< its descendants, existing and later ones, are attached too
+  bool operator==(const ProbeOptions&) const = default;
 };
 
 /// Counts one kind of value per stack in one process: all its threads, present and future.
@@ -38,9 +39,9 @@ class ProbeEngine {
     ProcessKey parent;
   };
   struct Cost {
-    uint64_t map_bytes = 0;  ///< memory of the program's maps
-    uint64_t runs = 0;       ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
-    uint64_t run_ns = 0;     ///< time spent in them; likewise
+    uint64_t map_bytes = 0;         ///< memory of the program's maps
+    uint64_t runs = 0;              ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
+    uint64_t run_ns = 0;            ///< time spent in them; likewise
     uint64_t recursion_misses = 0;  ///< runs that the kernel left out because the program already ran on that CPU
   };
 

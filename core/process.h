@@ -28,7 +28,7 @@ enum class SchedulingPolicy : uint8_t { kNormal, kFifo, kRoundRobin, kBatch, kIs
 /// go backwards while the process lives.
 struct ProcessSample {
   ProcessKey key;
-  int32_t pid_in_ns = 0;  ///< the pid as the daemon's own pid namespace (and so its /proc) shows it
+  int32_t pid_in_ns = 0;   ///< the pid as the daemon's own pid namespace (and so its /proc) shows it
   int32_t parent_pid = 0;  ///< of the initial pid namespace; 0 where there is none
   std::string comm;
   std::string cgroup;  ///< path below the hierarchy's root, e.g. /system.slice/redis.service
@@ -41,7 +41,7 @@ struct ProcessSample {
   uint64_t involuntary_switches = 0;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
-  uint64_t rss_bytes = 0;  ///< a level, not a total
+  uint64_t rss_bytes = 0;    ///< a level, not a total
   uint64_t read_bytes = 0;   ///< from storage
   uint64_t write_bytes = 0;  ///< to storage
 

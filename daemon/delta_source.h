@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/alert.h"
@@ -13,11 +14,13 @@ namespace stackwatch {
 
 /// Everything that happened in one tick, as detectors may see it.
 struct TickBatch {
-  double time_s = 0;                     ///< end of the tick
-  std::vector<ProcessSample> samples;    ///< the census
-  std::vector<NamedDelta> deltas;        ///< per attached process and probe in order of time; a delta whose names came
-                                         ///< late carries its own earlier time
-  std::vector<ProcessKey> exits;         ///< attached processes that are gone; their last deltas are in `deltas`
+  double time_s = 0;                       ///< end of the tick
+  std::span<const ProcessSample> samples;  ///< the census; valid until the next next()
+  std::vector<NamedDelta> deltas;    ///< per attached process and probe in order of time; a delta whose names came
+                                     ///< late carries its own earlier time
+  std::vector<ProcessKey> exits;     ///< attached processes that have ended; their last deltas were in this or an
+                                     ///< earlier batch
+  std::vector<ProcessKey> detached;  ///< processes that live on and are watched no longer; likewise
 };
 
 /// Where deltas come from: live probes, a capture, a test. What comes after cannot tell them apart.

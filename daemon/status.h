@@ -38,8 +38,8 @@ struct Status {
   uint64_t alerts_pending = 0;
   uint64_t alerts_firing = 0;
 
-  double cpu_share = 0;         ///< of one core, user and system, over about the last minute; worker included
-  uint64_t resident_bytes = 0;  ///< of the daemon
+  double cpu_share = 0;                ///< of one core, user and system, over about the last minute; worker included
+  uint64_t resident_bytes = 0;         ///< of the daemon
   uint64_t worker_resident_bytes = 0;  ///< of the symbol worker; 0 where none runs
   uint64_t bpf_map_bytes = 0;
   uint64_t open_fds = 0;
@@ -47,7 +47,7 @@ struct Status {
   uint64_t control_refused = 0;  ///< connections over the limit
   uint64_t control_dropped = 0;  ///< clients that read too slowly
 
-  Losses lost;  ///< of all attachments since the start
+  Losses lost;                        ///< of all attachments since the start
   std::vector<std::string> warnings;  ///< what does not work, each with what to do about it
 };
 
@@ -76,7 +76,7 @@ struct AttachmentRow {
   uint64_t since_ns = 0;  ///< CLOCK_REALTIME
   std::string reason;     ///< "watch rule \"redis-server\"", "suspect: 3.1x its usual CPU", "child of 4711"
   uint64_t samples = 0;
-  uint64_t stacks = 0;    ///< distinct ones so far
+  uint64_t stacks = 0;  ///< distinct ones so far
   Losses lost;
 };
 
@@ -85,12 +85,12 @@ struct StacksReport {
   struct Row {
     std::vector<std::string> frames;  ///< root first
     int64_t value = 0;
-    std::vector<int64_t> series;      ///< with --series: value per step, oldest first
+    std::vector<int64_t> series;  ///< with --series: value per step, oldest first
   };
   ProcessIdentity process;
   ProbeKind probe = ProbeKind::kOnCpu;
-  double window_s = 0;   ///< how far back the values reach
-  double step_s = 0;     ///< length of a step of the series; 0 where there is none
+  double window_s = 0;  ///< how far back the values reach
+  double step_s = 0;    ///< length of a step of the series; 0 where there is none
   int64_t total = 0;
   std::vector<Row> rows;  ///< largest first
   Losses lost;
@@ -106,7 +106,8 @@ class ControlBackend {
   [[nodiscard]] virtual std::vector<AttachmentRow> attachments() const = 0;
   /// `pid` is one of the daemon's pid namespace. `since_s` 0 means as far back as is kept.
   /// Error of kind kUsage: there is no such process; of any other kind: it is not attached, or not for this probe.
-  [[nodiscard]] virtual Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const = 0;
+  [[nodiscard]] virtual Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s,
+                                                    bool series) const = 0;
   /// Newest first; `since_ns` is CLOCK_REALTIME.
   [[nodiscard]] virtual std::vector<Alert> alerts(std::optional<uint64_t> since_ns,
                                                   std::optional<AlertState> state) const = 0;

@@ -18,7 +18,7 @@ struct ControlCounters {
   uint64_t clients = 0;      ///< connected now
   uint64_t subscribers = 0;  ///< of these, how many wait for alerts
   uint64_t accepted = 0;     ///< since the start, the refused ones not among them
-  uint64_t refused = 0;      ///< over the limit of clients, or no descriptor left
+  uint64_t refused = 0;      ///< over the limit of clients
   uint64_t dropped = 0;      ///< did not read what they asked for
   uint64_t invalid = 0;      ///< messages that were no request
 };

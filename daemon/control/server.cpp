@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/control/server.h"
 
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 #include <utility>
 #include <vector>
 
@@ -20,6 +20,8 @@ namespace {
 /// Behind the tick and the signals, which have the default: a flood of requests must not delay a tick.
 constexpr int64_t kPriority = SD_EVENT_PRIORITY_NORMAL + 10;
 constexpr int kAcceptsPerWake = 16;
+/// How long nobody is accepted after descriptors ran out: without a pause the loop would spin on the waiting client.
+constexpr uint64_t kAcceptPause_usec = 100'000;
 
 struct SourceRelease {
   void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }
@@ -36,16 +38,12 @@ Result<Source> add_source(sd_event* loop, int fd, uint32_t events, sd_event_io_h
   return owned;
 }
 
-UniqueFd open_spare() { return UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
-
 }  // namespace
 
 struct ControlServer::Listening {
   Listener listener;
-  /// Given up for a moment when descriptors run out: else a client could be neither served nor turned away, and the
-  /// loop would spin on it.
-  UniqueFd spare;
   Source source;
+  Source retry;  // while the listening rests
 };
 
 struct ControlServer::Client {
@@ -61,7 +59,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, cons
   std::unique_ptr<ControlServer> server(new ControlServer(backend));
   server->loop_ = loop;
   server->max_clients_ = options.max_clients;
-  server->listening_ = std::make_unique<Listening>(Listening{std::move(*listener), open_spare(), nullptr});
+  server->listening_ = std::make_unique<Listening>(Listening{std::move(*listener), nullptr, nullptr});
   Result<Source> source =
       add_source(loop, server->listening_->listener.fd(), EPOLLIN, &ControlServer::on_listen, server.get());
   if (!source) return Failure(source.error());
@@ -69,6 +67,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, cons
   return server;
 }
 
+ControlServer::ControlServer(const ControlBackend& backend) : dispatcher_(backend, counters_) {}
 ControlServer::~ControlServer() = default;
 
 int ControlServer::on_listen(sd_event_source* /*source*/, int /*fd*/, uint32_t /*events*/, void* server) {
@@ -82,22 +81,34 @@ int ControlServer::on_client(sd_event_source* /*source*/, int /*fd*/, uint32_t e
   return 0;
 }
 
+int ControlServer::on_pause_over(sd_event_source* /*source*/, uint64_t /*usec*/, void* server) {
+  const Listening& listening = *static_cast<ControlServer*>(server)->listening_;
+  sd_event_source_set_enabled(listening.source.get(), SD_EVENT_ON);
+  return 0;
+}
+
 void ControlServer::accept_some() {
   for (int i = 0; i < kAcceptsPerWake; ++i) {
     const int fd = accept4(listening_->listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
       add_client(fd);
     } else if (errno == EMFILE || errno == ENFILE) {
-      listening_->spare.reset();
-      UniqueFd turned_away(accept4(listening_->listener.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-      if (turned_away) refuse(turned_away.get());
-      turned_away.reset();  // frees the descriptor that the spare takes back
-      listening_->spare = open_spare();
+      pause_listening();
       return;
     } else if (errno != EINTR && errno != ECONNABORTED) {
       return;
     }
   }
+}
+
+void ControlServer::pause_listening() {
+  sd_event_source* timer = nullptr;
+  if (sd_event_add_time_relative(loop_, &timer, CLOCK_MONOTONIC, kAcceptPause_usec, 0, &ControlServer::on_pause_over,
+                                 this) < 0) {
+    return;
+  }
+  listening_->retry.reset(timer);
+  sd_event_source_set_enabled(listening_->source.get(), SD_EVENT_OFF);
 }
 
 void ControlServer::refuse(int fd) {

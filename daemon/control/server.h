@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -49,10 +50,12 @@ class ControlServer {
   struct Client;
   struct Listening;
 
-  explicit ControlServer(const ControlBackend& backend) : dispatcher_(backend, counters_) {}
+  explicit ControlServer(const ControlBackend& backend);
   static int on_listen(sd_event_source* source, int fd, unsigned events, void* server);
   static int on_client(sd_event_source* source, int fd, unsigned events, void* client);
+  static int on_pause_over(sd_event_source* source, uint64_t usec, void* server);
   void accept_some();
+  void pause_listening();
   void add_client(int fd);
   void refuse(int fd);
   /// After anything happened to a client: its next events, its end, the bound of all.

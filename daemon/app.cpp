@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/app.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <spdlog/logger.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <thread>
+
+#include "bpf/bpf_census.h"
+#include "bpf/on_cpu_engine.h"
+#include "config/load.h"
+#include "daemon/alerting/console_sink.h"
+#include "daemon/alerting/journal_sink.h"
+#include "daemon/control/server.h"
+#include "daemon/daemon.h"
+#include "daemon/detector_schema.h"
+#include "daemon/event_loop.h"
+#include "daemon/log.h"
+#include "daemon/proc_census.h"
+
+namespace stackwatch {
+namespace {
+
+Result<Config> load(const AppOptions& options) {
+  const ConfigFiles files = options.config_file.empty() ? ConfigFiles{} : ConfigFiles::of(options.config_file);
+  return load_config(files, detector_schemas());
+}
+
+// The loop takes these from a signalfd; every thread inherits the mask.
+void block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+/// The parts that a running daemon is made of, in the order in which each needs the one before.
+class App {
+ public:
+  App(AppOptions options, Config config) : options_(std::move(options)), config_(std::move(config)) {}
+
+  Result<void> start();
+  Result<void> run();
+
+ private:
+  Result<void> start_sinks();
+  Result<void> start_loop();
+  void tick(uint64_t missed);
+  void reload();
+  void stop(const char* why);
+
+  AppOptions options_;
+  Config config_;
+  std::shared_ptr<spdlog::logger> log_ = make_log(options_.foreground);
+  SystemClock clock_;
+  Procfs procfs_;
+  FunctionTable functions_;
+  std::unique_ptr<Census> census_;
+  std::unique_ptr<ProbeEngine> on_cpu_;
+  std::unique_ptr<StackNamer> namer_;
+  std::unique_ptr<Attachments> attachments_;
+  std::unique_ptr<LiveSource> source_;
+  std::unique_ptr<Detection> detection_;
+  std::unique_ptr<AlertPolicy> policy_;
+  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<JournalSink> journal_;
+  std::unique_ptr<ConsoleSink> console_;
+  std::unique_ptr<Daemon> daemon_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<ControlServer> control_;
+  std::string last_summary_;
+  uint64_t ticks_since_summary_ = 0;
+  bool watchdog_ = false;
+  bool ready_ = false;
+};
+
+Result<void> App::start() {
+  auto loop = EventLoop::create();
+  if (!loop) return Failure(loop.error());
+  loop_ = std::make_unique<EventLoop>(std::move(*loop));
+
+  auto engine = make_on_cpu_engine(clock_, {});
+  if (!engine) return Failure(engine.error());
+  on_cpu_ = std::move(*engine);
+  auto census = make_bpf_census([this](int32_t pid) { return procfs_.cgroup(pid); });
+  std::string census_problem;
+  if (census) {
+    census_ = std::move(*census);
+  } else {
+    census_problem = census.error().message() + "; processes are read from /proc, at some forty times the cost";
+    census_ = make_proc_census(procfs_);
+  }
+  auto namer = make_namer(functions_, clock_);
+  if (!namer) return Failure(namer.error());
+  namer_ = std::move(*namer);
+
+  attachments_ = std::make_unique<Attachments>(Attachments::Engines{{ProbeKind::kOnCpu, on_cpu_.get()}}, *namer_,
+                                               functions_, clock_, AttachmentLimits{});
+  source_ = std::make_unique<LiveSource>(
+      LiveSource::Parts{*census_, *attachments_, procfs_, std::max(1U, std::thread::hardware_concurrency())}, clock_,
+      config_);
+  detection_ = std::make_unique<Detection>(detection_policy(config_), detector_settings(config_));
+  policy_ = std::make_unique<AlertPolicy>(
+      alert_policy_options(config_), clock_, random_alert_ids(),
+      AlertContext{[this](const ProcessKey& process) { return source_->identify(process); },
+                   [this](const ProcessKey& process, ProbeKind probe) { return source_->losses(process, probe); }});
+  pipeline_ = std::make_unique<Pipeline>(*source_, *detection_, *policy_);
+  daemon_ = std::make_unique<Daemon>(Daemon::Parts{clock_,
+                                                   *census_,
+                                                   {on_cpu_.get()},
+                                                   *namer_,
+                                                   functions_,
+                                                   *attachments_,
+                                                   *source_,
+                                                   *detection_,
+                                                   *policy_,
+                                                   *pipeline_,
+                                                   *log_,
+                                                   procfs_},
+                                     config_);
+  if (!census_problem.empty()) daemon_->warn(census_problem);
+  if (auto sinks = start_sinks(); !sinks) return sinks;
+  return start_loop();
+}
+
+Result<void> App::start_sinks() {
+  JournalSinkOptions journal_options;
+  journal_options.object_pid = geteuid() == 0;
+  auto journal = JournalSink::create(journal_options);
+  if (!journal) return Failure(journal.error());
+  journal_ = std::move(*journal);
+  if (!journal_->available()) {
+    daemon_->warn("there is no journal (" + journal_options.socket_path + "): alerts are kept in memory alone");
+  }
+  pipeline_->add_sink(*journal_);
+  if (options_.foreground) {
+    console_ = std::make_unique<ConsoleSink>(STDOUT_FILENO, wants_colour(STDOUT_FILENO));
+    pipeline_->add_sink(*console_);
+  }
+  return {};
+}
+
+Result<void> App::start_loop() {
+  ControlOptions control_options;
+  control_options.path = options_.socket_path;
+  auto control = ControlServer::start(loop_->get(), *daemon_, control_options);
+  if (!control) return Failure(control.error());
+  control_ = std::move(*control);
+  daemon_->set_on_alert([this](const Alert& alert) { control_->broadcast(alert); });
+
+  for (const int signal : {SIGTERM, SIGINT}) {
+    auto added = loop_->on_signal(signal, [this, signal] { stop(signal == SIGTERM ? "SIGTERM" : "SIGINT"); });
+    if (!added) return added;
+  }
+  if (auto added = loop_->on_signal(SIGHUP, [this] { reload(); }); !added) return added;
+  if (auto added = loop_->on_readable(on_cpu_->poll_fd(), [this] { on_cpu_->drain(); }); !added) return added;
+  if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
+
+  uint64_t watchdog_us = 0;
+  watchdog_ = sd_watchdog_enabled(0, &watchdog_us) > 0;
+  const auto tick_us = static_cast<uint64_t>(config_.tick_s * 1e6);
+  if (watchdog_ && watchdog_us < 4 * tick_us)
+    sd_notifyf(0, "WATCHDOG_USEC=%lu", static_cast<unsigned long>(4 * tick_us));
+  return loop_->every(tick_us, [this](uint64_t missed) { tick(missed); });
+}
+
+Result<void> App::run() {
+  log_->info("stackwatchd {} watches {} rules; control socket {}", STACKWATCH_VERSION, config_.watch.size(),
+             options_.socket_path);
+  tick(0);
+  auto done = loop_->run();
+  sd_notify(0, "STOPPING=1");
+  return done;
+}
+
+// The watchdog hears of completed ticks only: a daemon that answers but does not look is stuck.
+void App::tick(uint64_t missed) {
+  if (!daemon_->tick(missed)) return;
+  if (watchdog_) sd_notify(0, "WATCHDOG=1");
+  if (!ready_) sd_notify(0, "READY=1");
+  ready_ = true;
+  constexpr uint64_t kSummaryTicks = 5;
+  if (++ticks_since_summary_ < kSummaryTicks && !last_summary_.empty()) return;
+  ticks_since_summary_ = 0;
+  if (std::string summary = daemon_->summary(); summary != last_summary_) {
+    sd_notifyf(0, "STATUS=%s", summary.c_str());
+    last_summary_ = std::move(summary);
+  }
+}
+
+void App::reload() {
+  sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lu", static_cast<unsigned long>(clock_.monotonic_ns() / 1000));
+  auto config = load(options_);
+  if (!config) {
+    log_->error("the old configuration stays in force: {}", config.error().message());
+  } else {
+    const bool tick_changed = config->tick_s != config_.tick_s;
+    config_ = std::move(*config);
+    daemon_->reconfigure(config_);
+    if (tick_changed) {
+      auto started =
+          loop_->every(static_cast<uint64_t>(config_.tick_s * 1e6), [this](uint64_t missed) { tick(missed); });
+      if (!started) log_->error("{}", started.error().message());
+    }
+    log_->info("reloaded: {} watch rules", config_.watch.size());
+  }
+  sd_notify(0, "READY=1");
+}
+
+void App::stop(const char* why) {
+  log_->info("{}: stopping", why);
+  loop_->stop();
+}
+
+}  // namespace
+
+Result<void> check_configuration(const AppOptions& options) {
+  auto config = load(options);
+  if (!config) return Failure(config.error());
+  for (const std::string& warning : config->warnings)
+    std::fprintf(stderr, "stackwatchd: warning: %s\n", warning.c_str());
+  return {};
+}
+
+Result<void> run_daemon(const AppOptions& options) {
+  block_signals();
+  auto config = load(options);
+  if (!config) return Failure(config.error());
+  App app(options, std::move(*config));
+  if (auto started = app.start(); !started) return started;
+  return app.run();
+}
+
+}  // namespace stackwatch

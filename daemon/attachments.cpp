@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/attachments.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stackwatch {
+
+/// What one delta said, kept for `stackwatch stacks`.
+struct Attachments::Step {
+  double time_s = 0;
+  double interval_s = 0;
+  std::vector<NamedDelta::Value> values;
+};
+
+struct Attachments::AttachedProbe {
+  struct Waiting {
+    StackDelta delta;
+    double exposure_s = 0;
+  };
+
+  ProbeKind kind = ProbeKind::kOnCpu;
+  std::unique_ptr<Probe> probe;
+  double frequency_hz = 0;
+  std::deque<Waiting> waiting;  // bounded by kNamesDeadlineS: one per tick
+  bool fresh = false;           // the newest of `waiting` has no CPU time yet
+  uint64_t counted = 0;
+  Losses lost;
+  std::deque<Step> history;
+  size_t history_values = 0;
+};
+
+struct Attachments::Attachment {
+  explicit Attachment(size_t stacks_per_process) : stacks(static_cast<uint32_t>(stacks_per_process)) {}
+
+  ProcessIdentity identity;
+  AttachReason reason;
+  ProbeOptions options;
+  uint64_t since_ns = 0;
+  uint64_t on_cpu_ns = 0;
+  std::vector<AttachedProbe> probes;
+  StackTable stacks;
+  std::unordered_map<StackHash, StackId> named;
+  bool ending = false;
+  bool exited = false;
+  bool read_to_the_end = false;  // its last delta is in `waiting`
+};
+
+namespace {
+
+/// Stacks of addresses per stack of functions: return addresses differ within a function. Past this, stacks of
+/// addresses are counted under [other].
+constexpr size_t kAddressStacksPerStack = 16;
+
+}  // namespace
+
+Attachments::Attachments(Engines engines, StackNamer& namer, FunctionTable& functions, const Clock& clock,
+                         AttachmentLimits limits)
+    : engines_(std::move(engines)), namer_(namer), functions_(functions), clock_(clock), limits_(limits) {}
+
+Attachments::~Attachments() = default;
+
+Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessSample& sample,
+                                 const AttachOrder& order) {
+  if (const auto known = attachments_.find(order.process); known != attachments_.end()) {
+    Attachment& attachment = *known->second;
+    attachment.reason = order.reason;
+    if (attachment.options == order.options) return {};
+    for (AttachedProbe& probe : attachment.probes) probe.probe->detach();
+    return attach_probes(attachment, order);
+  }
+  auto attachment = std::make_unique<Attachment>(limits_.stacks_per_process);
+  attachment->identity = identity;
+  attachment->reason = order.reason;
+  attachment->since_ns = clock_.realtime_ns();
+  attachment->on_cpu_ns = sample.on_cpu_ns;
+  if (auto attached = attach_probes(*attachment, order); !attached) return attached;
+  namer_.learn(order.process, identity.pid_in_ns, sample.exec);
+  attachments_[order.process] = std::move(attachment);
+  return {};
+}
+
+Result<void> Attachments::attach_probes(Attachment& attachment, const AttachOrder& order) {
+  attachment.options = order.options;
+  for (const ProbeKind kind : order.probes) {
+    const auto engine = engines_.find(kind);
+    if (engine == engines_.end()) continue;
+    auto known = std::ranges::find(attachment.probes, kind, &AttachedProbe::kind);
+    if (known == attachment.probes.end()) {
+      known = attachment.probes.emplace(attachment.probes.end());
+      known->kind = kind;
+    }
+    known->probe = engine->second->make_probe();
+    known->frequency_hz = kind == ProbeKind::kOnCpu ? order.options.frequency_hz : 0;
+    if (auto attached = known->probe->attach(order.process, order.options); !attached) return attached;
+  }
+  if (attachment.probes.empty()) {
+    return fail(ErrorKind::kUnsupported, "attach to process " + std::to_string(attachment.identity.pid_in_ns),
+                "this version has none of the probes asked for", "use on_cpu");
+  }
+  return {};
+}
+
+void Attachments::end(const ProcessKey& process, bool exited) {
+  const auto found = attachments_.find(process);
+  if (found == attachments_.end()) return;
+  found->second->ending = true;
+  found->second->exited = exited;
+}
+
+bool Attachments::contains(const ProcessKey& process) const { return attachments_.contains(process); }
+
+const AttachReason* Attachments::reason(const ProcessKey& process) const {
+  const auto found = attachments_.find(process);
+  return found == attachments_.end() ? nullptr : &found->second->reason;
+}
+
+const ProbeOptions* Attachments::options(const ProcessKey& process) const {
+  const auto found = attachments_.find(process);
+  return found == attachments_.end() ? nullptr : &found->second->options;
+}
+
+const ProcessIdentity* Attachments::identity(const ProcessKey& process) const {
+  const auto found = attachments_.find(process);
+  if (found != attachments_.end()) return &found->second->identity;
+  const auto ended = std::ranges::find(ended_, process, [](const auto& a) { return a->identity.key; });
+  return ended == ended_.end() ? nullptr : &(*ended)->identity;
+}
+
+Result<void> Attachments::collect(bool late) {
+  for (const auto& [kind, engine] : engines_) {
+    if (auto collected = engine->collect(); !collected) return collected;
+  }
+  for (const auto& [key, attachment] : attachments_) {
+    if (attachment->read_to_the_end) continue;
+    for (AttachedProbe& probe : attachment->probes) read_probe(*attachment, probe, late);
+    if (attachment->ending) {
+      attachment->read_to_the_end = true;
+      for (AttachedProbe& probe : attachment->probes) probe.probe->detach();
+    }
+  }
+  return {};
+}
+
+void Attachments::read_probe(Attachment& attachment, AttachedProbe& probe, bool late) {
+  auto read = probe.probe->read();
+  if (!read) return;  // detached by the kernel side meanwhile; there is nothing more to come
+  StackDelta delta = std::move(*read);
+  if (late) ++delta.lost[LossReason::kMissedTick];
+  for (const StackDelta::NewStack& stack : delta.new_stacks) {
+    const size_t room = limits_.stacks_per_process * kAddressStacksPerStack;
+    if (attachment.named.contains(stack.hash) || attachment.named.size() >= room) continue;
+    if (!namer_.request(attachment.identity.key, attachment.identity.pid_in_ns, stack.hash, stack.stack)) {
+      attachment.named[stack.hash] = attachment.stacks.intern(std::vector{FunctionTable::kUnnamed});
+    }
+  }
+  delta.new_stacks.clear();
+  // Until the census of this tick tells: what the samples themselves say. That stays so for a process that has ended.
+  double exposure_s = static_cast<double>(delta.interval_ns) * 1e-9;
+  if (probe.kind == ProbeKind::kOnCpu) {
+    int64_t samples = 0;
+    for (const auto& value : delta.values) samples += value.value;
+    exposure_s = static_cast<double>(samples) / std::max(probe.frequency_hz, 1e-3);
+  }
+  probe.waiting.push_back({std::move(delta), exposure_s});
+  probe.fresh = true;
+}
+
+void Attachments::set_on_cpu(const ProcessSample& sample) {
+  const auto found = attachments_.find(sample.key);
+  if (found == attachments_.end()) return;
+  Attachment& attachment = *found->second;
+  const uint64_t used_ns = sample.on_cpu_ns - std::min(sample.on_cpu_ns, attachment.on_cpu_ns);
+  attachment.on_cpu_ns = sample.on_cpu_ns;
+  for (AttachedProbe& probe : attachment.probes) {
+    if (probe.fresh && probe.kind == ProbeKind::kOnCpu) {
+      probe.waiting.back().exposure_s = static_cast<double>(used_ns) * 1e-9;
+    }
+    probe.fresh = false;
+  }
+}
+
+void Attachments::take_names() {
+  namer_.dispatch();
+  for (NamedStack& stack : namer_.take_named()) {
+    const auto found = attachments_.find(stack.process);
+    if (found == attachments_.end()) continue;
+    Attachment& attachment = *found->second;
+    attachment.named[stack.hash] = attachment.stacks.intern(stack.frames);
+  }
+}
+
+bool Attachments::is_named(const Attachment& attachment, const StackDelta& delta) const {
+  return std::ranges::all_of(delta.values,
+                             [&](const StackDelta::Value& value) { return attachment.named.contains(value.stack); });
+}
+
+NamedDelta Attachments::name(Attachment& attachment, AttachedProbe& probe, const StackDelta& delta) {
+  NamedDelta named;
+  named.process = delta.process;
+  named.probe = delta.probe;
+  named.time_s = static_cast<double>(delta.time_ns) * 1e-9;
+  named.interval_s = static_cast<double>(delta.interval_ns) * 1e-9;
+  named.frequency_hz = probe.frequency_hz;
+  named.lost = delta.lost;
+  named.stacks = &attachment.stacks;
+  named.functions = &functions_;
+  const size_t room = limits_.stacks_per_process * kAddressStacksPerStack;
+  for (const StackDelta::Value& value : delta.values) {
+    const auto found = attachment.named.find(value.stack);
+    StackId stack = StackTable::kOther;
+    if (found != attachment.named.end()) {
+      stack = found->second;
+    } else if (attachment.named.size() < room) {
+      stack = attachment.stacks.intern(std::vector{FunctionTable::kUnnamed});
+      named.lost[LossReason::kNamesLate] += static_cast<uint64_t>(std::abs(value.value));
+    }
+    if (stack == StackTable::kOther) {
+      named.lost[LossReason::kStacksFull] += static_cast<uint64_t>(std::abs(value.value));
+    }
+    named.values.push_back({stack, value.value});
+  }
+  // Several stacks of addresses are one stack of functions.
+  std::ranges::sort(named.values, {}, &NamedDelta::Value::stack);
+  size_t kept = 0;
+  for (size_t i = 0; i < named.values.size(); ++i) {
+    if (kept > 0 && named.values[kept - 1].stack == named.values[i].stack) {
+      named.values[kept - 1].value += named.values[i].value;
+    } else {
+      named.values[kept++] = named.values[i];
+    }
+  }
+  named.values.resize(kept);
+  return named;
+}
+
+void Attachments::remember(AttachedProbe& probe, const NamedDelta& delta) {
+  for (const NamedDelta::Value& value : delta.values) probe.counted += static_cast<uint64_t>(std::abs(value.value));
+  if (delta.values.empty()) return;
+  probe.history.push_back({delta.time_s, delta.interval_s, delta.values});
+  probe.history_values += delta.values.size();
+  while (!probe.history.empty() &&
+         (probe.history_values > kHistoryValues || probe.history.front().time_s < delta.time_s - kHistoryS)) {
+    probe.history_values -= probe.history.front().values.size();
+    probe.history.pop_front();
+  }
+}
+
+void Attachments::account(AttachedProbe& probe, const Losses& lost) {
+  probe.lost += lost;
+  total_losses_ += lost;
+}
+
+Attachments::Ready Attachments::take() {
+  for (const auto& attachment : ended_) namer_.forget(attachment->identity.key);
+  ended_.clear();
+  take_names();
+  const auto deadline_ns = static_cast<uint64_t>(kNamesDeadlineS * 1e9);
+  const uint64_t now_ns = clock_.monotonic_ns();
+  Ready ready;
+  for (auto it = attachments_.begin(); it != attachments_.end();) {
+    Attachment& attachment = *it->second;
+    bool all_taken = true;
+    for (AttachedProbe& probe : attachment.probes) {
+      while (!probe.waiting.empty()) {
+        const AttachedProbe::Waiting& next = probe.waiting.front();
+        if (!is_named(attachment, next.delta) && now_ns < next.delta.time_ns + deadline_ns) break;
+        NamedDelta named = name(attachment, probe, next.delta);
+        named.exposure_s = next.exposure_s;
+        account(probe, named.lost);
+        remember(probe, named);
+        ready.deltas.push_back(std::move(named));
+        probe.waiting.pop_front();
+      }
+      all_taken = all_taken && probe.waiting.empty();
+    }
+    if (attachment.read_to_the_end && all_taken) {
+      (attachment.exited ? ready.exits : ready.detached).push_back(it->first);
+      ended_.push_back(std::move(it->second));
+      it = attachments_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return ready;
+}
+
+std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
+  std::vector<ProbeEngine::Adopted> all;
+  for (const auto& [kind, engine] : engines_) {
+    for (const ProbeEngine::Adopted& adopted : engine->take_adopted()) all.push_back(adopted);
+  }
+  return all;
+}
+
+void Attachments::refuse(const ProcessKey& adopted) {
+  for (const auto& [kind, engine] : engines_) engine->forget(adopted);
+}
+
+std::vector<ProcessKey> Attachments::processes() const {
+  std::vector<ProcessKey> keys;
+  keys.reserve(attachments_.size());
+  for (const auto& [key, attachment] : attachments_) keys.push_back(key);
+  std::ranges::sort(keys);
+  return keys;
+}
+
+std::vector<AttachmentRow> Attachments::rows() const {
+  std::vector<AttachmentRow> rows;
+  for (const ProcessKey& key : processes()) {
+    const Attachment& attachment = *attachments_.at(key);
+    AttachmentRow& row = rows.emplace_back();
+    row.process = attachment.identity;
+    row.frequency_hz = attachment.options.frequency_hz;
+    row.since_ns = attachment.since_ns;
+    row.reason = attachment.reason.text;
+    row.stacks = attachment.stacks.size() - 1;  // without [other]
+    for (const AttachedProbe& probe : attachment.probes) {
+      row.probes.push_back(probe.kind);
+      row.lost += probe.lost;
+      if (probe.kind == ProbeKind::kOnCpu) row.samples += probe.counted;
+    }
+  }
+  return rows;
+}
+
+Losses Attachments::losses(const ProcessKey& process, ProbeKind kind) const {
+  const auto found = attachments_.find(process);
+  if (found == attachments_.end()) return {};
+  const auto probe = std::ranges::find(found->second->probes, kind, &AttachedProbe::kind);
+  return probe == found->second->probes.end() ? Losses{} : probe->lost;
+}
+
+Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, double since_s, bool series) const {
+  const Attachment* attachment = nullptr;
+  for (const auto& [key, candidate] : attachments_) {
+    if (candidate->identity.pid_in_ns != pid_in_ns) continue;
+    if (attachment == nullptr || candidate->since_ns > attachment->since_ns) attachment = candidate.get();
+  }
+  if (attachment == nullptr) {
+    return fail("show stacks", "process " + std::to_string(pid_in_ns) + " is not attached",
+                "see stackwatch attachments; a watch rule attaches it");
+  }
+  const auto probe = std::ranges::find(attachment->probes, kind, &AttachedProbe::kind);
+  if (probe == attachment->probes.end()) {
+    return fail("show stacks", "process " + std::to_string(pid_in_ns) + " has no probe " + std::string(to_string(kind)),
+                "see stackwatch attachments");
+  }
+
+  StacksReport report;
+  report.process = attachment->identity;
+  report.probe = kind;
+  report.lost = probe->lost;
+  const double now_s = static_cast<double>(clock_.monotonic_ns()) * 1e-9;
+  const double attached_s =
+      static_cast<double>(clock_.realtime_ns() - std::min(clock_.realtime_ns(), attachment->since_ns)) * 1e-9;
+  report.window_s = std::min({attached_s, kHistoryS, since_s > 0 ? since_s : kHistoryS});
+  constexpr double kSeriesSteps = 30;  // as many columns as a terminal has room for
+  const double begin_s = now_s - report.window_s;
+  if (series) report.step_s = report.window_s / kSeriesSteps;
+
+  std::unordered_map<StackId, StacksReport::Row> rows;
+  for (const Step& step : probe->history) {
+    if (step.time_s < begin_s) continue;
+    for (const NamedDelta::Value& value : step.values) {
+      StacksReport::Row& row = rows[value.stack];
+      row.value += value.value;
+      report.total += value.value;
+      if (!series) continue;
+      row.series.resize(static_cast<size_t>(kSeriesSteps));
+      const double column = (step.time_s - begin_s) / std::max(report.step_s, 1e-9);
+      row.series[static_cast<size_t>(std::clamp(column, 0.0, kSeriesSteps - 1))] += value.value;
+    }
+  }
+  for (auto& [stack, row] : rows) {
+    for (const FunctionId function : attachment->stacks[stack]) row.frames.push_back(functions_[function].name);
+    report.rows.push_back(std::move(row));
+  }
+  std::ranges::sort(report.rows, [](const auto& a, const auto& b) {
+    return a.value != b.value ? a.value > b.value : a.frames < b.frames;
+  });
+  return report;
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/alert.h"
+#include "core/clock.h"
+#include "core/delta.h"
+#include "core/probe.h"
+#include "core/result.h"
+#include "daemon/status.h"
+#include "symbols/namer.h"
+
+namespace stackwatch {
+
+/// Why a process is attached.
+struct AttachReason {
+  enum class Kind { kRule, kSuspect, kChild };
+  Kind kind = Kind::kSuspect;
+  std::string rule;  ///< id of the watch rule; of the ancestor's where kChild
+  std::string text;  ///< for people
+};
+
+/// What is wanted of one process.
+struct AttachOrder {
+  ProcessKey process;
+  std::vector<ProbeKind> probes;
+  ProbeOptions options;
+  AttachReason reason;
+};
+
+struct AttachmentLimits {
+  size_t attachments = 256;
+  size_t stacks_per_process = StackTable::kDefaultCapacity;
+};
+
+/// The probes on all attached processes, and the way of a count from stacks of addresses to stacks of functions.
+/// A delta is handed out when all its stacks have names, or kNamesDeadlineS after it was taken; deltas of one probe
+/// never overtake each other. One thread.
+class Attachments {
+ public:
+  using Engines = std::map<ProbeKind, ProbeEngine*>;
+
+  /// Names that take longer are not waited for: the worker may be restarted once and parse a large binary meanwhile.
+  static constexpr double kNamesDeadlineS = 5;
+  /// How far back `stackwatch stacks` sees. 15 minutes of 200 samples a second are 3 MB for the whole host.
+  static constexpr double kHistoryS = 900;
+  /// Values kept per probe for that, whatever the rate: 1.6 MB.
+  static constexpr size_t kHistoryValues = 200'000;
+
+  /// Everything handed in outlives this.
+  Attachments(Engines engines, StackNamer& namer, FunctionTable& functions, const Clock& clock,
+              AttachmentLimits limits);
+  ~Attachments();
+
+  void set_limits(const AttachmentLimits& limits) { limits_ = limits; }
+
+  /// Attaches, or changes the options and the reason of what is attached: counts and names are kept then.
+  /// Not while full(), but for what is attached already. Errors: no engine for any of the probes, the kernel refuses.
+  [[nodiscard]] Result<void> attach(const ProcessIdentity& identity, const ProcessSample& sample,
+                                    const AttachOrder& order);
+  /// Marks for removal; its last delta is in the next batch that take() fills.
+  void end(const ProcessKey& process, bool exited);
+  [[nodiscard]] bool contains(const ProcessKey& process) const;
+  [[nodiscard]] const AttachReason* reason(const ProcessKey& process) const;
+  [[nodiscard]] const ProbeOptions* options(const ProcessKey& process) const;
+
+  /// Takes the counts of all processes out of the kernel. `late` tells that ticks were missed before this one.
+  [[nodiscard]] Result<void> collect(bool late);
+  /// CPU time of an attached process as the census of this tick saw it; after collect(), before take().
+  void set_on_cpu(const ProcessSample& sample);
+  /// Takes what is named meanwhile. Pointers in the deltas are valid until the next take().
+  struct Ready {
+    std::vector<NamedDelta> deltas;
+    std::vector<ProcessKey> exits;
+    std::vector<ProcessKey> detached;
+  };
+  [[nodiscard]] Ready take();
+  /// Processes that the kernel side attached by itself since the last call.
+  [[nodiscard]] std::vector<ProbeEngine::Adopted> take_adopted();
+  void refuse(const ProcessKey& adopted);
+
+  [[nodiscard]] size_t size() const { return attachments_.size(); }
+  [[nodiscard]] bool full() const { return attachments_.size() >= limits_.attachments; }
+  [[nodiscard]] std::vector<ProcessKey> processes() const;
+  [[nodiscard]] std::vector<AttachmentRow> rows() const;
+  [[nodiscard]] const ProcessIdentity* identity(const ProcessKey& process) const;
+  [[nodiscard]] Losses losses(const ProcessKey& process, ProbeKind probe) const;
+  /// Of all processes since the start, ended ones included.
+  [[nodiscard]] const Losses& total_losses() const { return total_losses_; }
+  /// The newest attachment of the pid (of the daemon's own namespace). Errors: kFailed where it is not attached, or
+  /// not with this probe.
+  [[nodiscard]] Result<StacksReport> stacks(int32_t pid_in_ns, ProbeKind probe, double since_s, bool series) const;
+
+ private:
+  struct Step;
+  struct AttachedProbe;
+  struct Attachment;
+
+  [[nodiscard]] Result<void> attach_probes(Attachment& attachment, const AttachOrder& order);
+  void read_probe(Attachment& attachment, AttachedProbe& probe, bool late);
+  void take_names();
+  [[nodiscard]] bool is_named(const Attachment& attachment, const StackDelta& delta) const;
+  [[nodiscard]] NamedDelta name(Attachment& attachment, AttachedProbe& probe, const StackDelta& delta);
+  void remember(AttachedProbe& probe, const NamedDelta& delta);
+  void account(AttachedProbe& probe, const Losses& lost);
+
+  Engines engines_;
+  StackNamer& namer_;
+  FunctionTable& functions_;
+  const Clock& clock_;
+  AttachmentLimits limits_;
+  std::unordered_map<ProcessKey, std::unique_ptr<Attachment>> attachments_;
+  std::vector<std::unique_ptr<Attachment>> ended_;  // kept until the deltas that point to them are used
+  Losses total_losses_;
+};
+
+}  // namespace stackwatch

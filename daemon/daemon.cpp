@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/daemon.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "daemon/alerting/message.h"
+#include "daemon/detector_schema.h"
+
+namespace stackwatch {
+namespace {
+
+/// More would not be read; the log has them all.
+constexpr size_t kMaxWarnings = 32;
+
+}  // namespace
+
+AlertPolicyOptions alert_policy_options(const Config& config) {
+  AlertPolicyOptions options;
+  options.persistence_s = config.alerts.persistence_s;
+  options.cooldown_s = config.alerts.cooldown_s;
+  options.false_alarm_budget = config.alerts.false_alarm_budget;
+  return options;
+}
+
+Daemon::Daemon(Parts parts, const Config& config)
+    : parts_(std::move(parts)),
+      tick_s_(config.tick_s),
+      usage_(parts_.procfs),
+      started_ns_(parts_.clock.monotonic_ns()) {
+  parts_.source.set_keep([this](const ProcessKey& process) { return parts_.policy.concerns(process); });
+  for (const std::string& warning : config.warnings) warn(warning);
+}
+
+bool Daemon::tick(uint64_t missed) {
+  const uint64_t begun_ns = parts_.clock.monotonic_ns();
+  missed_ticks_ += missed;
+  if (missed > 0) parts_.source.mark_late();
+  auto outcome = parts_.pipeline.tick();
+  if (!outcome) {
+    // A condition that lasts would fill the journal with a line per tick.
+    if (!std::exchange(failing_, true)) parts_.log.error("{}", outcome.error().message());
+    return false;
+  }
+  if (std::exchange(failing_, false)) parts_.log.info("working again");
+  for (const Alert& alert : outcome->changed) on_alert_(alert);
+  for (const Error& error : outcome->sink_errors) warn(error.message());
+  take_worker_events();
+  note_attach_problem();
+
+  const uint64_t now_ns = parts_.clock.monotonic_ns();
+  usage_.observe(static_cast<double>(now_ns) * 1e-9, parts_.namer.worker_pid());
+  last_tick_ms_ = static_cast<double>(now_ns - begun_ns) * 1e-6;
+  max_tick_ms_ = std::max(max_tick_ms_, last_tick_ms_);
+  ++ticks_;
+  return true;
+}
+
+void Daemon::take_worker_events() {
+  for (const Error& event : parts_.namer.take_events()) warn(event.message());
+}
+
+void Daemon::note_attach_problem() {
+  if (parts_.source.attach_problem() == attach_problem_) return;
+  const bool is_first = attach_problem_.empty();
+  attach_problem_ = parts_.source.attach_problem();
+  if (is_first) parts_.log.warn("{}", printable(attach_problem_, 512));
+}
+
+void Daemon::warn(const std::string& text) {
+  if (std::ranges::find(warnings_, text) != warnings_.end()) return;
+  parts_.log.warn("{}", printable(text, 1024));
+  if (warnings_.size() < kMaxWarnings) warnings_.push_back(text);
+}
+
+void Daemon::reconfigure(const Config& config) {
+  tick_s_ = config.tick_s;
+  parts_.source.configure(config);
+  parts_.detection.configure(detection_policy(config), detector_settings(config));
+  parts_.policy.set_options(alert_policy_options(config));
+  for (const std::string& warning : config.warnings) warn(warning);
+}
+
+std::string Daemon::summary() const {
+  return fmt::format("Watching {} of {} processes; {} alerts firing; {:.1f} % of a CPU, {:.0f} MB",
+                     parts_.attachments.size(), parts_.source.processes(), parts_.policy.firing(),
+                     100 * usage_.cpu_share(), static_cast<double>(usage_.resident_bytes()) / 1e6);
+}
+
+Status Daemon::status() const {
+  Status status;
+  status.version = STACKWATCH_VERSION;
+  status.pid = getpid();
+  status.uptime_s = static_cast<double>(parts_.clock.monotonic_ns() - started_ns_) * 1e-9;
+  status.tick_s = tick_s_;
+  status.ticks = ticks_;
+  status.missed_ticks = missed_ticks_;
+  status.last_tick_ms = last_tick_ms_;
+  status.max_tick_ms = max_tick_ms_;
+  status.census_method = parts_.census.method();
+  status.census_ms = parts_.source.census_ms();
+  status.processes = parts_.source.processes();
+  status.tasks = parts_.source.tasks();
+  status.suspects = parts_.source.suspects();
+  status.attachments = parts_.attachments.size();
+  status.watch_rules = parts_.source.rules();
+  status.functions = parts_.functions.size();
+  status.alerts_pending = parts_.policy.pending();
+  status.alerts_firing = parts_.policy.firing();
+  status.cpu_share = usage_.cpu_share();
+  status.resident_bytes = usage_.resident_bytes();
+  status.worker_resident_bytes = usage_.resident_bytes_of(parts_.namer.worker_pid());
+  status.open_fds = usage_.open_fds();
+  status.lost = parts_.attachments.total_losses();
+  for (const ProbeEngine* engine : parts_.engines) {
+    const ProbeEngine::Cost cost = engine->cost();
+    status.bpf_map_bytes += cost.map_bytes;
+    status.lost[LossReason::kRecursionMissed] += cost.recursion_misses;
+  }
+  status.warnings = warnings_;
+  if (!attach_problem_.empty()) status.warnings.push_back(attach_problem_);
+  return status;
+}
+
+Result<std::vector<RankingRow>> Daemon::ranking(size_t limit, const std::string& by) const {
+  return parts_.source.ranking(limit, by);
+}
+
+std::vector<AttachmentRow> Daemon::attachments() const { return parts_.attachments.rows(); }
+
+Result<StacksReport> Daemon::stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const {
+  return parts_.attachments.stacks(pid, probe, since_s, series);
+}
+
+std::vector<Alert> Daemon::alerts(std::optional<uint64_t> since_ns, std::optional<AlertState> state) const {
+  std::vector<Alert> all = parts_.policy.all();
+  std::erase_if(all, [&](const Alert& alert) {
+    return (since_ns && alert.updated_ns < *since_ns) || (state && alert.state != *state);
+  });
+  return all;
+}
+
+std::optional<Alert> Daemon::alert(const std::string& id) const { return parts_.policy.find(id); }
+
+}  // namespace stackwatch

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <spdlog/logger.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "core/clock.h"
+#include "core/probe.h"
+#include "daemon/attachments.h"
+#include "daemon/live_source.h"
+#include "daemon/pipeline.h"
+#include "daemon/self_usage.h"
+#include "daemon/status.h"
+#include "symbols/namer.h"
+
+namespace stackwatch {
+
+/// The daemon without its process: what happens in a tick, what the control socket may ask, what a reload does.
+/// One thread. The parts outlive it.
+class Daemon final : public ControlBackend {
+ public:
+  struct Parts {
+    const Clock& clock;
+    Census& census;
+    std::vector<ProbeEngine*> engines;
+    StackNamer& namer;
+    FunctionTable& functions;
+    Attachments& attachments;
+    LiveSource& source;
+    Detection& detection;
+    AlertPolicy& policy;
+    Pipeline& pipeline;
+    spdlog::logger& log;
+    Procfs procfs;
+  };
+  Daemon(Parts parts, const Config& config);
+
+  /// One tick; `missed` ticks were skipped before it. Alerts that changed go to `on_alert` as well as to the sinks.
+  /// False where the tick could not be completed (the log says why, once).
+  bool tick(uint64_t missed);
+  void set_on_alert(std::function<void(const Alert&)> on_alert) { on_alert_ = std::move(on_alert); }
+  /// Puts a new, valid configuration in force. Nothing that was learned or counted is lost.
+  void reconfigure(const Config& config);
+  /// Something that a person should see in `status` until the daemon is restarted; logged too. Each text once.
+  void warn(const std::string& text);
+
+  /// One line for the service manager.
+  [[nodiscard]] std::string summary() const;
+
+  [[nodiscard]] Status status() const override;
+  [[nodiscard]] Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const override;
+  [[nodiscard]] std::vector<AttachmentRow> attachments() const override;
+  [[nodiscard]] Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const override;
+  [[nodiscard]] std::vector<Alert> alerts(std::optional<uint64_t> since_ns,
+                                          std::optional<AlertState> state) const override;
+  [[nodiscard]] std::optional<Alert> alert(const std::string& id) const override;
+
+ private:
+  void take_worker_events();
+  void note_attach_problem();
+
+  Parts parts_;
+  double tick_s_ = 1;
+  std::function<void(const Alert&)> on_alert_ = [](const Alert&) {};
+  SelfUsage usage_;
+  uint64_t started_ns_ = 0;
+  uint64_t ticks_ = 0;
+  uint64_t missed_ticks_ = 0;
+  double last_tick_ms_ = 0;
+  double max_tick_ms_ = 0;
+  bool failing_ = false;
+  std::vector<std::string> warnings_;
+  std::string attach_problem_;
+};
+
+[[nodiscard]] AlertPolicyOptions alert_policy_options(const Config& config);
+
+}  // namespace stackwatch

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/live_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/match.h"
+
+namespace stackwatch {
+namespace {
+
+constexpr double kSuspectFrequencyHz = 99;
+
+AttachmentLimits limits_of(const Config& config) {
+  return {config.limits.attachments, config.limits.stacks_per_process};
+}
+
+}  // namespace
+
+LiveSource::LiveSource(Parts parts, const Clock& clock, const Config& config)
+    : parts_(std::move(parts)), clock_(clock), ranker_(config.ranking, parts_.cpus), rules_(parts_.procfs) {
+  configure(config);
+}
+
+void LiveSource::configure(const Config& config) {
+  ranker_.configure(config.ranking);
+  rules_.set_rules(config.watch);
+  parts_.attachments.set_limits(limits_of(config));
+}
+
+Result<std::optional<TickBatch>> LiveSource::next() {
+  const uint64_t begun_ns = clock_.monotonic_ns();
+  auto samples = parts_.census.take();
+  if (!samples) return Failure(samples.error());
+  samples_ = std::move(*samples);
+  const uint64_t now_ns = clock_.monotonic_ns();
+  census_ms_ = static_cast<double>(now_ns - begun_ns) * 1e-6;
+  index_.clear();
+  index_by_pid_.clear();
+  tasks_ = 0;
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    index_[samples_[i].key] = i;
+    index_by_pid_[samples_[i].key.pid] = i;
+    tasks_ += samples_[i].threads;
+  }
+
+  end_exited();
+  if (auto collected = parts_.attachments.collect(std::exchange(late_, false)); !collected) {
+    return Failure(collected.error());
+  }
+  for (const ProcessSample& sample : samples_) parts_.attachments.set_on_cpu(sample);
+  TickBatch batch;
+  batch.time_s = static_cast<double>(now_ns) * 1e-9;
+  Attachments::Ready ready = parts_.attachments.take();
+  batch.deltas = std::move(ready.deltas);
+  batch.exits = std::move(ready.exits);
+  batch.detached = std::move(ready.detached);
+
+  ranker_.observe(batch.time_s, samples_);
+  attach_problem_.clear();
+  attach_adopted();
+  attach_wanted();
+  drop_unwanted();
+  batch.samples = samples_;
+  return std::optional(std::move(batch));
+}
+
+void LiveSource::end_exited() {
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    if (!index_.contains(process)) parts_.attachments.end(process, true);
+  }
+}
+
+// Children that hit a sample are attached by the kernel side already; here they get their place among the attachments.
+void LiveSource::attach_adopted() {
+  for (const ProbeEngine::Adopted& adopted : parts_.attachments.take_adopted()) {
+    const ProcessSample* sample = sample_of(adopted.process);
+    const AttachReason* parent = parts_.attachments.reason(adopted.parent);
+    const ProbeOptions* options = parts_.attachments.options(adopted.parent);
+    if (parent == nullptr || options == nullptr) {
+      parts_.attachments.refuse(adopted.process);
+      continue;
+    }
+    ProcessSample unseen;  // began and was adopted after this tick's census, or has ended already: the next one tells
+    unseen.key = adopted.process;
+    unseen.pid_in_ns = adopted.process.pid;
+    attach(sample != nullptr ? *sample : unseen,
+           {adopted.process,
+            {ProbeKind::kOnCpu},
+            *options,
+            {AttachReason::Kind::kChild, parent->rule, fmt::format("child of {}", adopted.parent.pid)}});
+    if (!parts_.attachments.contains(adopted.process)) parts_.attachments.refuse(adopted.process);
+  }
+}
+
+void LiveSource::attach_wanted() {
+  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
+  rules_.end_tick();
+  for (const ProcessKey& suspect : ranker_.suspects()) {
+    const ProcessSample* sample = sample_of(suspect);
+    if (sample == nullptr || parts_.attachments.contains(suspect)) continue;
+    const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
+    attach(*sample, {suspect,
+                     {ProbeKind::kOnCpu},
+                     {.frequency_hz = kSuspectFrequencyHz, .children = false},
+                     {AttachReason::Kind::kSuspect, "", fmt::format("suspect: {}", ranked->reason())}});
+  }
+}
+
+// A rule goes before an ancestor's rule, and both before a suspicion.
+void LiveSource::attach_by_rule(const ProcessSample& sample) {
+  const AttachReason* now = parts_.attachments.reason(sample.key);
+  if (const WatchRule* rule = rules_.rule_of(sample)) {
+    const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children};
+    const ProbeOptions* current = parts_.attachments.options(sample.key);
+    if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id && *current == options)
+      return;
+    attach(sample, {sample.key,
+                    rule->probes,
+                    options,
+                    {AttachReason::Kind::kRule, rule->id, fmt::format("watch rule \"{}\"", rule->id)}});
+    return;
+  }
+  if (now != nullptr) return;
+  const auto parent = index_by_pid_.find(sample.parent_pid);
+  if (parent == index_by_pid_.end()) return;
+  const ProcessKey& key = samples_[parent->second].key;
+  const AttachReason* reason = parts_.attachments.reason(key);
+  const ProbeOptions* options = parts_.attachments.options(key);
+  if (reason == nullptr || !options->children || reason->kind == AttachReason::Kind::kSuspect) return;
+  attach(sample, {sample.key,
+                  {ProbeKind::kOnCpu},
+                  *options,
+                  {AttachReason::Kind::kChild, reason->rule, fmt::format("child of {}", key.pid)}});
+}
+
+void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
+  if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) {
+    attach_problem_ = fmt::format(
+        "attach to process {}: {} processes are attached already (raise attachments in "
+        "[limits], or narrow the watch rules)",
+        sample.pid_in_ns, parts_.attachments.size());
+    return;
+  }
+  if (auto attached = parts_.attachments.attach(identity_of(sample), sample, order); !attached) {
+    attach_problem_ = attached.error().message();
+  }
+}
+
+// What is attached without a reason any more goes, unless an alert stands on it.
+void LiveSource::drop_unwanted() {
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    const AttachReason& reason = *parts_.attachments.reason(process);
+    bool wanted = keep_(process);
+    if (reason.kind == AttachReason::Kind::kSuspect) {
+      wanted = wanted || std::ranges::find(ranker_.suspects(), process) != ranker_.suspects().end();
+    } else {
+      wanted = wanted || rules_.has_rule(reason.rule);
+    }
+    if (!wanted) parts_.attachments.end(process, false);
+  }
+}
+
+const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
+  const auto found = index_.find(process);
+  return found == index_.end() ? nullptr : &samples_[found->second];
+}
+
+ProcessIdentity LiveSource::identity_of(const ProcessSample& sample) const {
+  ProcessIdentity identity;
+  identity.key = sample.key;
+  identity.pid_in_ns = sample.pid_in_ns;
+  identity.comm = sample.comm;
+  identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
+  identity.cgroup = sample.cgroup;
+  identity.unit = std::string(unit_of_cgroup(sample.cgroup));
+  return identity;
+}
+
+ProcessIdentity LiveSource::identify(const ProcessKey& process) const {
+  if (const ProcessIdentity* known = parts_.attachments.identity(process)) return *known;
+  if (const ProcessSample* sample = sample_of(process)) return identity_of(*sample);
+  ProcessIdentity unknown;
+  unknown.key = process;
+  unknown.pid_in_ns = process.pid;
+  return unknown;
+}
+
+Losses LiveSource::losses(const ProcessKey& process, ProbeKind probe) const {
+  return parts_.attachments.losses(process, probe);
+}
+
+Result<std::vector<RankingRow>> LiveSource::ranking(size_t limit, const std::string& by) const {
+  std::vector<const Ranked*> order;
+  for (const Ranked& ranked : ranker_.ranking()) order.push_back(&ranked);
+  if (!by.empty() && by != "score") {
+    size_t metric = 0;
+    while (metric < kMetrics && to_string(static_cast<Metric>(metric)) != by) ++metric;
+    if (metric == kMetrics) {
+      return fail(ErrorKind::kUsage, "rank processes", "there is no metric \"" + by + "\"",
+                  "one of score, on_cpu, run_queue, switches, faults, rss, io");
+    }
+    std::ranges::stable_sort(order,
+                             [metric](const Ranked* a, const Ranked* b) { return a->now[metric] > b->now[metric]; });
+  }
+  std::vector<RankingRow> rows;
+  for (const Ranked* ranked : order) {
+    if (rows.size() >= limit) break;
+    if (const ProcessSample* sample = sample_of(ranked->key)) rows.push_back(row_of(*ranked, *sample));
+  }
+  return rows;
+}
+
+RankingRow LiveSource::row_of(const Ranked& ranked, const ProcessSample& sample) const {
+  const auto now = [&ranked](Metric metric) { return ranked.now[static_cast<size_t>(metric)]; };
+  RankingRow row;
+  row.process = identity_of(sample);
+  row.score = ranked.score;
+  row.suspect = ranked.suspect;
+  row.reason = ranked.reason();
+  row.on_cpu_cores = now(Metric::kOnCpu);
+  row.entitled_cores = ranked.entitled_cores;
+  row.run_queue_s = now(Metric::kRunQueue);
+  row.switches = now(Metric::kSwitches);
+  row.faults = now(Metric::kFaults);
+  row.io_bytes = now(Metric::kIo);
+  row.rss_bytes = sample.rss_bytes;
+  row.threads = sample.threads;
+  row.nice = sample.nice;
+  return row;
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/ranking.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace stackwatch {
+namespace {
+
+constexpr double kNowHalfLifeS = 3;     // one busy tick alone makes nobody a suspect
+constexpr double kPastHalfLifeS = 300;  // "usual" is what it did in the last minutes
+constexpr double kLearnS = 20;          // younger processes have no past to be compared with
+constexpr double kNoiseBand = 4;        // in mean absolute deviations: about 3.2 standard deviations
+constexpr double kMaxChange = 4;        // sixteen times the usual; more says no more
+/// Below these amounts a change of a metric is of no interest: 1 % of a core, 100 switches/s, 1 MB, …
+constexpr Metrics kFloor = {0.01, 0.01, 100, 100, 1 << 20, 1 << 20};
+
+double share_of_step(double interval_s, double half_life_s) { return 1 - std::exp2(-interval_s / half_life_s); }
+
+size_t index(Metric metric) { return static_cast<size_t>(metric); }
+
+}  // namespace
+
+std::string_view to_string(Metric metric) {
+  static constexpr std::array<std::string_view, kMetrics> kNames = {"on_cpu", "run_queue", "switches",
+                                                                    "faults", "rss",       "io"};
+  return kNames[index(metric)];
+}
+
+Ranker::Totals Ranker::totals_of(const ProcessSample& sample) {
+  return {sample.on_cpu_ns, sample.run_queue_ns, sample.voluntary_switches + sample.involuntary_switches,
+          sample.minor_faults + sample.major_faults, sample.read_bytes + sample.write_bytes};
+}
+
+void Ranker::update(History& history, const ProcessSample& sample, double interval_s, bool first) const {
+  const Totals totals = totals_of(sample);
+  const auto rate = [interval_s](uint64_t now, uint64_t before) {
+    return now > before ? static_cast<double>(now - before) / interval_s : 0;
+  };
+  Metrics current{};
+  if (!first) {
+    current = {rate(totals.on_cpu_ns, history.totals.on_cpu_ns) / 1e9,
+               rate(totals.run_queue_ns, history.totals.run_queue_ns) / 1e9,
+               rate(totals.switches, history.totals.switches),
+               rate(totals.faults, history.totals.faults),
+               0,
+               rate(totals.io_bytes, history.totals.io_bytes)};
+  }
+  current[index(Metric::kRss)] = static_cast<double>(sample.rss_bytes);
+  history.totals = totals;
+  if (first) {
+    history.now = history.past = current;
+    return;
+  }
+  history.age_s += interval_s;
+  const double now_step = share_of_step(interval_s, kNowHalfLifeS);
+  // A young past is the plain mean of what was seen, so that its first second does not weigh for minutes.
+  const double past_step = std::max(share_of_step(interval_s, kPastHalfLifeS), interval_s / history.age_s);
+  for (size_t m = 0; m < kMetrics; ++m) {
+    history.now[m] += now_step * (current[m] - history.now[m]);
+    const double off = current[m] - history.past[m];
+    history.past[m] += past_step * off;
+    history.deviation[m] += past_step * (std::abs(off) - history.deviation[m]);
+  }
+}
+
+Ranked Ranker::rank(const ProcessSample& sample, const History& history) const {
+  Ranked ranked;
+  ranked.key = sample.key;
+  ranked.now = history.now;
+  ranked.past = history.past;
+  ranked.entitled_cores = entitlement_.cores(sample);
+  const RankingWeights& w = config_.weights;
+  const Metrics weights = {w.on_cpu, w.run_queue, w.switches, w.faults, w.rss, w.io};
+  for (size_t m = 0; m < kMetrics; ++m) {
+    const double off = history.now[m] - history.past[m];
+    if (history.age_s < kLearnS || off < kFloor[m] || off < kNoiseBand * history.deviation[m]) continue;
+    ranked.parts[m] =
+        weights[m] * std::min(kMaxChange, std::log2(history.now[m] / std::max(history.past[m], kFloor[m])));
+    ranked.parts[m] = std::max(ranked.parts[m], 0.0);
+  }
+  const double cores = history.now[index(Metric::kOnCpu)];
+  ranked.parts[kMetrics] = w.entitlement * cores / ranked.entitled_cores;
+  ranked.score = w.on_cpu * cores + std::accumulate(ranked.parts.begin(), ranked.parts.end(), 0.0);
+  return ranked;
+}
+
+const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<ProcessSample>& samples) {
+  const double interval_s = std::clamp(time_s - last_time_s_, 1e-3, 3600.0);
+  last_time_s_ = time_s;
+  ++ticks_;
+  std::vector<const ProcessSample*> active;
+  for (const ProcessSample& sample : samples) {
+    const auto [entry, is_new] = histories_.try_emplace(sample.key);
+    History& history = entry->second;
+    history.seen = ticks_;
+    update(history, sample, interval_s, is_new);
+    if (history.now[index(Metric::kOnCpu)] + history.now[index(Metric::kRunQueue)] > kFloor[0])
+      active.push_back(&sample);
+  }
+  std::erase_if(histories_, [this](const auto& entry) { return entry.second.seen != ticks_; });
+  entitlement_.begin_tick(active);
+
+  ranking_.clear();
+  ranking_.reserve(samples.size());
+  for (const ProcessSample& sample : samples) ranking_.push_back(rank(sample, histories_[sample.key]));
+  std::ranges::sort(ranking_, [](const Ranked& a, const Ranked& b) {
+    return a.score != b.score ? a.score > b.score : a.key < b.key;
+  });
+  choose_suspects(time_s);
+  return ranking_;
+}
+
+// Who is a suspect stays one for the dwell time and while its score is above the floor, unless the places run out and
+// somebody ranks clearly higher.
+void Ranker::choose_suspects(double time_s) {
+  constexpr double kClearlyHigher = 1.25;
+  suspects_.clear();
+  double lowest_wanted = config_.floor;
+  std::vector<Ranked*> staying;
+  std::vector<Ranked*> candidates;
+  for (Ranked& ranked : ranking_) {
+    History& history = histories_[ranked.key];
+    const bool is_suspect = history.suspect_since_s >= 0;
+    const bool dwelling = is_suspect && time_s - history.suspect_since_s < config_.min_dwell_s;
+    if (dwelling) {
+      staying.push_back(&ranked);
+    } else if (ranked.score >= lowest_wanted) {
+      candidates.push_back(&ranked);
+    } else {
+      history.suspect_since_s = -1;
+    }
+  }
+  const auto standing = [this](const Ranked* ranked) {
+    return ranked->score * (histories_[ranked->key].suspect_since_s >= 0 ? kClearlyHigher : 1.0);
+  };
+  std::ranges::stable_sort(candidates, [&](const Ranked* a, const Ranked* b) { return standing(a) > standing(b); });
+  const size_t places = config_.max_suspects > staying.size() ? config_.max_suspects - staying.size() : 0;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    History& history = histories_[candidates[i]->key];
+    if (i >= places) {
+      history.suspect_since_s = -1;
+    } else {
+      if (history.suspect_since_s < 0) history.suspect_since_s = time_s;
+      staying.push_back(candidates[i]);
+    }
+  }
+  for (Ranked* ranked : staying) {
+    ranked->suspect = true;
+    suspects_.push_back(ranked->key);
+  }
+}
+
+std::string Ranked::reason() const {
+  const size_t most = static_cast<size_t>(std::ranges::max_element(parts) - parts.begin());
+  const double cores = now[index(Metric::kOnCpu)];
+  if (parts[most] <= 0) return "";
+  if (most == kMetrics) return fmt::format("uses {:.0f} % of its entitlement", 100 * cores / entitled_cores);
+  static constexpr std::array<std::string_view, kMetrics> kWhat = {
+      "CPU", "waiting for a CPU", "context switches", "page faults", "memory", "disk I/O"};
+  const double before = std::max(past[most], kFloor[most]);
+  return fmt::format("{:.1f}x its usual {}", now[most] / before, kWhat[most]);
+}
+
+}  // namespace stackwatch

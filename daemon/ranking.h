@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "config/config.h"
+#include "core/process.h"
+#include "daemon/entitlement.h"
+
+namespace stackwatch {
+
+/// What the ranking looks at, per second of wall time; resident memory is a level.
+enum class Metric : uint8_t { kOnCpu, kRunQueue, kSwitches, kFaults, kRss, kIo, kCount };
+inline constexpr size_t kMetrics = static_cast<size_t>(Metric::kCount);
+using Metrics = std::array<double, kMetrics>;
+
+/// One process in one tick.
+struct Ranked {
+  ProcessKey key;
+  double score = 0;
+  bool suspect = false;
+  Metrics now{};   ///< cores, cores waiting, 1/s, 1/s, bytes, bytes/s
+  Metrics past{};  ///< what the process usually does; equal to `now` where it is too young to tell
+  double entitled_cores = 0;
+  /// What its score is made of: one part per metric, and the share of its entitlement last. Weighted.
+  std::array<double, kMetrics + 1> parts{};
+
+  /// What stands out most: "3.1x its usual CPU", "uses 92 % of its entitlement".
+  [[nodiscard]] std::string reason() const;
+};
+
+/// Ranks processes by what they consume against what they are entitled to, and by how far each is from its own past.
+///
+/// score = w_on_cpu·cores + w_entitlement·cores/entitled + Σ w_m·change_m, where change_m = log2(now/past) of metric m,
+/// between 0 and kMaxChange, and 0 while `now` is within kNoiseBand deviations of the past. Past and deviation are
+/// exponentially weighted (half-life kPastHalfLifeS); `now` is smoothed over kNowHalfLifeS. It is a heuristic that
+/// chooses whom to look at more closely; what people are told is decided by the detectors.
+class Ranker {
+ public:
+  Ranker(RankingConfig config, unsigned cpus) : config_(config), entitlement_(cpus) {}
+
+  void configure(const RankingConfig& config) { config_ = config; }
+
+  /// One census, `time_s` on the monotonic clock. Returns all processes, best first; valid until the next call.
+  const std::vector<Ranked>& observe(double time_s, const std::vector<ProcessSample>& samples);
+  [[nodiscard]] const std::vector<Ranked>& ranking() const { return ranking_; }
+  /// At most max_suspects, each at least min_dwell_s once it is one (as long as it lives).
+  [[nodiscard]] const std::vector<ProcessKey>& suspects() const { return suspects_; }
+
+ private:
+  struct Totals {
+    uint64_t on_cpu_ns = 0;
+    uint64_t run_queue_ns = 0;
+    uint64_t switches = 0;
+    uint64_t faults = 0;
+    uint64_t io_bytes = 0;
+  };
+  struct History {
+    Totals totals;
+    Metrics now{};
+    Metrics past{};
+    Metrics deviation{};
+    double age_s = 0;
+    double suspect_since_s = -1;
+    uint64_t seen = 0;
+  };
+
+  [[nodiscard]] static Totals totals_of(const ProcessSample& sample);
+  void update(History& history, const ProcessSample& sample, double interval_s, bool first) const;
+  [[nodiscard]] Ranked rank(const ProcessSample& sample, const History& history) const;
+  void choose_suspects(double time_s);
+
+  RankingConfig config_;
+  Entitlement entitlement_;
+  std::unordered_map<ProcessKey, History> histories_;
+  std::vector<Ranked> ranking_;
+  std::vector<ProcessKey> suspects_;
+  double last_time_s_ = 0;
+  uint64_t ticks_ = 0;
+};
+
+/// "on_cpu", "run_queue", "switches", "faults", "rss", "io".
+[[nodiscard]] std::string_view to_string(Metric metric);
+
+}  // namespace stackwatch

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "config/config.h"
+#include "core/process.h"
+#include "daemon/procfs.h"
+
+namespace stackwatch {
+
+/// Which watch rule each process falls under. A process is compared with the rules when it is first seen and again when
+/// it executes another program, renames itself or moves to another cgroup; not at every tick.
+class RuleBook {
+ public:
+  explicit RuleBook(Procfs procfs) : procfs_(std::move(procfs)) {}
+
+  /// Replaces the rules; all processes are compared anew at their next lookup.
+  void set_rules(std::vector<WatchRule> rules);
+  [[nodiscard]] const std::vector<WatchRule>& rules() const { return rules_; }
+  [[nodiscard]] bool has_rule(const std::string& id) const;
+
+  /// The first rule that matches; nullptr where none does. Valid until set_rules().
+  const WatchRule* rule_of(const ProcessSample& sample);
+  /// Forgets processes that were not looked up since the last call.
+  void end_tick();
+
+ private:
+  struct Verdict {
+    ExecId exec;
+    std::string comm;
+    std::string cgroup;
+    const WatchRule* rule = nullptr;
+    uint64_t seen = 0;
+  };
+  [[nodiscard]] const WatchRule* match(const ProcessSample& sample) const;
+
+  Procfs procfs_;
+  std::vector<WatchRule> rules_;
+  std::unordered_map<ProcessKey, Verdict> verdicts_;
+  uint64_t tick_ = 1;
+};
+
+/// Name of a user, from the system's user database; nothing where there is none with this id.
+[[nodiscard]] std::optional<std::string> user_name_of(uint32_t uid);
+
+}  // namespace stackwatch
