@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "core/finding.h"
+#include "detectors/stack_counts.h"
+
+namespace stackwatch {
+
+/// Which function is to blame for a change of shares.
+struct Cause {
+  std::optional<uint32_t>
+      function;        ///< index in the StackIndex; none where no function's share changed, only a stack's
+  uint32_t stack = 0;  ///< the stack that changed most in the cause's direction among those that contain it
+  double before = 0;   ///< shares: of the function, or of the stack where there is none
+  double after = 0;
+  std::vector<Contributor> contributors;
+
+  [[nodiscard]] double change() const { return after - before; }
+};
+
+struct AttributionOptions {
+  double explains = 0.8;  ///< part of the change that the named function must explain by itself
+  double dispersion = 1;  ///< of the shares, for what is significant
+  double min_change = 0;  ///< contributors are not smaller than this
+  std::optional<uint32_t> function =
+      std::nullopt;  ///< the cause where it is settled already; the rest is brought up to date
+};
+
+/// Names the deepest function that explains the change.
+///
+/// 1. The largest significant change of an inclusive share is the change to explain. Growth is preferred to shrinkage
+///    unless it is less than half as large: what grew is what someone did, what shrank mostly made room for it. Where
+///    CPU time is known, shares that moved only because everything else did (their cores went the other way or not at
+///    all) do not count.
+/// 2. Among all functions that carry at least `explains` of this change, by themselves and together with the first one
+///    on the same stacks, the one farthest from the root is named. Callers carry all of it but lie higher; helpers
+///    that lie deeper carry too little.
+/// 3. The same, again and again, over what the cause does not explain gives the contributors.
+///
+/// Nothing where no function and no stack changed significantly.
+[[nodiscard]] std::optional<Cause> find_cause(StackIndex& index, const StackCounts& before, const StackCounts& after,
+                                              const AttributionOptions& options);
+
+}  // namespace stackwatch

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "detectors/composition.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "detectors/alternatives.h"
+
+namespace stackwatch {
+namespace {
+
+// Learning waits while a stream has this part of the evidence that a finding needs.
+constexpr double kHoldLearning = 0.4;
+// The alternatives are placed anew when the baseline has grown by a twentieth: its error shrinks by 2.5 % then.
+constexpr double kRecalibrateGrowth = 1.05;
+// Ticks that may be learned in one tick after learning was on hold: bounds the work of a tick.
+constexpr int kMaxLearnPerTick = 4;
+// How often places of streams that ceased to matter are given back when all are taken.
+constexpr uint64_t kMakeRoomEvery = 64;
+// A standing finding's shares, stack and contributors are brought up to date so often: each costs a pass over all
+// stacks.
+constexpr uint64_t kRefreshEvery = 10;
+// A standing finding ends when its change is less than this part of what is worth telling.
+constexpr double kStillWorth = 0.5;
+
+// A change that was not worth telling is looked at again after so many ticks: the look costs a pass over the window.
+constexpr uint64_t kRetryEvery = 4;
+
+std::string_view unit_of_measure(ProbeKind probe) {
+  switch (probe) {
+    case ProbeKind::kBlocked:
+      return "share of blocked time";
+    case ProbeKind::kRunQueue:
+      return "share of run-queue time";
+    case ProbeKind::kPageFault:
+      return "share of page faults";
+    case ProbeKind::kOnCpu:
+    case ProbeKind::kMemory:
+      break;
+  }
+  return "share of samples";
+}
+
+// n times the Kullback-Leibler divergence: log-likelihood ratio of the counts' own share against p.
+double log_likelihood_ratio(double x, double n, double p) {
+  double sum = 0;
+  if (x > 0) sum += x * std::log(x / n / p);
+  if (x < n) sum += (n - x) * std::log((n - x) / n / (1 - p));
+  return sum;
+}
+
+}  // namespace
+
+CompositionDetector::CompositionDetector(const DetectionPolicy& policy, const CompositionSettings& settings)
+    : policy_(policy),
+      settings_(settings),
+      streams_(settings.max_streams),
+      last_end_s_(-std::numeric_limits<double>::infinity()) {}
+
+std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
+  if (!read_tick(delta, last_end_s_, tick_)) return skip();
+  if (index_.follow(delta.stacks)) start_over();
+  last_end_s_ = delta.time_s;
+  probe_ = delta.probe;
+  if (tick_.total <= 0 || too_lossy(delta, tick_.total)) return skip();
+
+  ++ticks_;
+  window_.push(tick_);
+  admit(tick_);
+  if (learning_) {
+    learn_first(tick_);
+    return std::nullopt;
+  }
+  weigh(tick_);
+  if (change_) return follow_change(tick_);
+  learn_ripe();
+  return look_for_change();
+}
+
+std::optional<Finding> CompositionDetector::skip() const {
+  if (!change_) return std::nullopt;
+  return report();
+}
+
+void CompositionDetector::start_over() {
+  streams_.clear();
+  evidence_ = {};
+  moments_ = {};
+  baseline_ = {};
+  window_.clear();
+  change_.reset();
+  calibrated_total_ = 0;
+  learned_ticks_ = watched_from_ = window_.pushed();
+  learning_ = true;
+}
+
+double CompositionDetector::threshold() const { return log_threshold(policy_, streams_.used()); }
+
+double CompositionDetector::strongest_score() const {
+  const size_t stream = evidence_.strongest();
+  return stream < evidence_.size() ? evidence_.score(stream) : -EvidenceGrid::kMaxScore;
+}
+
+// ---- learning
+
+void CompositionDetector::learn(const Tick& tick) {
+  baseline_.add(tick, index_);
+  moments_.learn(streams_.count(tick, index_), tick.total);
+  if (baseline_.wall_s >= 2 * settings_.memory_s && moments_.at_boundary()) {
+    baseline_.halve();
+    moments_.halve();
+    calibrated_total_ /= 2;
+  }
+}
+
+void CompositionDetector::learn_first(const Tick& tick) {
+  learn(tick);
+  learned_ticks_ = window_.pushed();
+  if (baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples) return;
+  learning_ = false;
+  watched_from_ = window_.pushed();
+  calibrate_all();
+}
+
+void CompositionDetector::learn_ripe() {
+  const bool hold = strongest_score() > kHoldLearning * threshold();
+  for (int i = 0; i < kMaxLearnPerTick && learned_ticks_ < window_.pushed(); ++i) {
+    const size_t waiting = static_cast<size_t>(window_.pushed() - learned_ticks_);
+    // The window's oldest tick is about to be lost: evidence that hovers for so long is no change worth telling.
+    const bool last_chance = waiting >= window_.size() && window_.size() == TickWindow::kCapacity;
+    if (hold && !last_chance) break;
+    const Tick& oldest = window_[window_.size() - std::min(waiting, window_.size())];
+    if (!last_chance && oldest.end_s > last_end_s_ - settings_.quarantine_s) break;
+    learn(oldest);
+    ++learned_ticks_;
+  }
+  if (baseline_.total >= kRecalibrateGrowth * calibrated_total_) calibrate_all();
+}
+
+ShareDispersion::Share CompositionDetector::baseline_of(size_t stream) const {
+  const ShareStreams::Item& item = streams_[stream];
+  const double count = item.is_stack ? baseline_.stack(item.index) : baseline_.function(item.index);
+  return {baseline_.total > 0 ? count / baseline_.total : 0, count};
+}
+
+double CompositionDetector::min_change(double share) const {
+  return std::max({policy_.min_change_share, settings_.min_relative_change * share, 1e-4});
+}
+
+void CompositionDetector::calibrate_all() {
+  calibrated_total_ = baseline_.total;
+  shares_.assign(moments_.size(), {});
+  for (size_t stream = 0; stream < streams_.size(); ++stream) {
+    if (streams_[stream].used) shares_[stream] = baseline_of(stream);
+  }
+  dispersion_.estimate(moments_, shares_);
+  for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
+    if (streams_[stream].used) calibrate(stream);
+  }
+}
+
+void CompositionDetector::calibrate(uint32_t stream) {
+  const ShareDispersion::Share share = baseline_of(stream);
+  const double factor = dispersion_.factor(moments_, stream, share);
+  evidence_.calibrate(stream, share_alternatives({share.count, baseline_.total, factor, min_change(share.share)}));
+}
+
+void CompositionDetector::admit(const Tick& tick) {
+  if (streams_.full() && ticks_ % kMakeRoomEvery == 0) make_room();
+  for (const uint32_t stream : streams_.admit(tick, index_)) {
+    while (evidence_.size() <= stream) evidence_.add();
+    while (moments_.size() <= stream) moments_.add();
+    evidence_.reset(stream);
+    moments_.forget(stream);
+    if (!learning_) calibrate(stream);
+  }
+}
+
+void CompositionDetector::make_room() {
+  const double unimportant = policy_.min_change_share / 4;
+  for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
+    if (!streams_[stream].used || baseline_of(stream).share > unimportant || evidence_.score(stream) > 0) continue;
+    evidence_.calibrate(stream, {});
+    evidence_.reset(stream);
+    streams_.release(stream);
+  }
+}
+
+// ---- evidence
+
+void CompositionDetector::weigh(const Tick& tick) {
+  evidence_.begin_tick(tick.total, evidence_cap(threshold(), settings_.persistence_s, policy_.tick_s));
+  for (const BlockMoments::Count& count : streams_.count(tick, index_)) {
+    evidence_.update(count.stream, static_cast<double>(count.value));
+  }
+  evidence_.finish_tick();
+}
+
+std::optional<Finding> CompositionDetector::look_for_change() {
+  const size_t stream = evidence_.strongest();
+  if (stream >= evidence_.size() || evidence_.score(stream) < threshold() || ticks_ < next_attempt_)
+    return std::nullopt;
+  next_attempt_ = ticks_ + kRetryEvery;
+
+  const ShareStreams::Item item = streams_[stream];
+  Change change;
+  change.dispersion = dispersion_.factor(moments_, stream, baseline_of(stream));
+  change.score = evidence_.score(stream);
+  // The stream that raised the alarm gives a first onset, the cause that follows from it the one that is told.
+  const StackCounts first_guess = sum_since(onset_of(item.is_stack, item.index));
+  auto cause = cause_of(first_guess, change.dispersion, std::nullopt);
+  if (!cause) return std::nullopt;
+  const bool is_stack = !cause->function;
+  const size_t onset = onset_of(is_stack, is_stack ? cause->stack : *cause->function);
+  change.after = sum_since(onset);
+  change.onset_s = window_[onset].begin_s();
+  cause = cause_of(change.after, change.dispersion, cause->function);
+  if (!cause) return std::nullopt;
+  change.cause = *std::move(cause);
+  if (!worth_telling(change, 1)) return std::nullopt;
+  change_ = std::move(change);
+  return report();
+}
+
+std::optional<Cause> CompositionDetector::cause_of(const StackCounts& after, double dispersion,
+                                                   std::optional<uint32_t> function) {
+  return find_cause(index_, baseline_, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
+}
+
+bool CompositionDetector::worth_telling(const Change& change, double part) const {
+  const double size = std::abs(change.cause.change());
+  if (size < part * min_change(change.cause.before)) return false;
+  return probe_ != ProbeKind::kOnCpu || size * change.after.cores() >= part * policy_.min_change_cores;
+}
+
+size_t CompositionDetector::first_watched() const {
+  const uint64_t oldest = window_.pushed() - window_.size();
+  return static_cast<size_t>(std::max(watched_from_, oldest) - oldest);
+}
+
+double CompositionDetector::share_before(bool is_stack, uint32_t item) const {
+  const double count = is_stack ? baseline_.stack(item) : baseline_.function(item);
+  return (count + 0.5) / (baseline_.total + 1);
+}
+
+std::vector<double> CompositionDetector::series_of(bool is_stack, uint32_t item, size_t first) {
+  std::vector<double> series(window_.size() - first);
+  for (size_t i = 0; i < series.size(); ++i) {
+    for (const Tick::Entry& entry : window_[first + i].entries) {
+      const auto functions = index_.functions_of(entry.stack);
+      const bool counts =
+          is_stack ? entry.stack == item : std::find(functions.begin(), functions.end(), item) != functions.end();
+      if (counts) series[i] += static_cast<double>(entry.count);
+    }
+  }
+  return series;
+}
+
+size_t CompositionDetector::onset_of(bool is_stack, uint32_t item) {
+  const double before = share_before(is_stack, item);
+  const size_t start = first_watched();
+  const std::vector<double> series = series_of(is_stack, item, start);
+  double x = 0;
+  double n = 0;
+  double most = -1;
+  size_t onset = window_.size() - 1;
+  for (size_t i = series.size(); i-- > 0;) {
+    x += series[i];
+    n += window_[start + i].total;
+    const double evidence = log_likelihood_ratio(std::min(x, n), n, before);
+    if (evidence <= most) continue;
+    most = evidence;
+    onset = start + i;
+  }
+  return onset;
+}
+
+StackCounts CompositionDetector::sum_since(size_t first) {
+  StackCounts sum;
+  for (size_t i = first; i < window_.size(); ++i) sum.add(window_[i], index_);
+  return sum;
+}
+
+// ---- a finding that stands
+
+std::optional<Finding> CompositionDetector::follow_change(const Tick& tick) {
+  refresh(tick);
+  weigh_return(tick);
+  if (change_->returned >= kReturnScore || !worth_telling(*change_, kStillWorth)) {
+    forget_change();
+    return std::nullopt;
+  }
+  if (last_end_s_ - change_->onset_s >= settings_.adopt_after_s) {
+    adopt();
+    return std::nullopt;
+  }
+  return report();
+}
+
+void CompositionDetector::refresh(const Tick& tick) {
+  Change& change = *change_;
+  change.after.add(tick, index_);
+  ++change.ticks;
+  change.score = std::max(change.score, strongest_score());
+  if (change.cause.function) {
+    change.cause.after = change.after.function_share(*change.cause.function);
+  } else {
+    change.cause.after = change.after.stack_share(change.cause.stack);
+  }
+  if (!change.cause.function || change.ticks % kRefreshEvery != 0) return;
+  if (auto cause = cause_of(change.after, change.dispersion, change.cause.function)) change.cause = *std::move(cause);
+}
+
+void CompositionDetector::weigh_return(const Tick& tick) {
+  Change& change = *change_;
+  const bool is_stack = !change.cause.function;
+  const uint32_t item = is_stack ? change.cause.stack : *change.cause.function;
+  const double x = series_of(is_stack, item, window_.size() - 1).front();
+  const double before = share_before(is_stack, item);
+  const double after = std::clamp(change.cause.after, 1e-6, 1 - 1e-6);
+  const double ratio =
+      (x * std::log(before / after) + (tick.total - x) * std::log((1 - before) / (1 - after))) / change.dispersion;
+  const double most = kReturnScore / kReturnTicks;
+  change.returned = std::max(0.0, change.returned + std::clamp(ratio, -most, most));
+}
+
+void CompositionDetector::forget_change() {
+  change_.reset();
+  evidence_.reset_all();
+  learned_ticks_ = watched_from_ = window_.pushed();
+}
+
+void CompositionDetector::adopt() {
+  const double onset_s = change_->onset_s;
+  forget_change();
+  baseline_ = {};
+  moments_.clear();
+  for (size_t i = 0; i < window_.size(); ++i) {
+    if (window_[i].begin_s() >= onset_s) learn(window_[i]);
+  }
+  learning_ = baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples;
+  if (!learning_) calibrate_all();
+}
+
+Finding CompositionDetector::report() const {
+  const Change& change = *change_;
+  const Cause& cause = change.cause;
+  Finding out;
+  out.detector = kName;
+  out.probe = probe_;
+  if (cause.function) {
+    out.frame = index_.function(*cause.function);
+  } else {
+    out.frame = index_.table()[StackId{cause.stack}].back();
+  }
+  out.stack = StackId{cause.stack};
+  out.before = cause.before;
+  out.after = cause.after;
+  out.unit_of_measure = unit_of_measure(probe_);
+  out.change_cores = probe_ == ProbeKind::kOnCpu ? cause.change() * change.after.cores() : 0;
+  out.onset_s = change.onset_s;
+  out.score = change.score;
+  out.threshold = threshold();
+  out.contributors = cause.contributors;
+  return out;
+}
+
+}  // namespace stackwatch

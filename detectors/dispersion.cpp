@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "detectors/dispersion.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stackwatch {
+namespace {
+
+// Fewer blocks say nothing about a variance.
+constexpr double kMinBlocks = 3;
+// Weight of the prior in the process's estimate and of the process in a stream's, in degrees of freedom.
+constexpr double kPriorFreedom = 20;
+constexpr double kProcessFreedom = 8;
+// Shares nearer to 0 or 1 have too few events to say anything about dispersion.
+constexpr double kMinInformativeShare = 0.002;
+
+// Degrees of freedom of a stream's estimate: a stream with two samples in a thousand blocks has two, not a thousand.
+double freedom(double blocks, const ShareDispersion::Share& share) {
+  return std::max(0.0, std::min(blocks - 1, share.count * (1 - share.share)));
+}
+
+}  // namespace
+
+void BlockMoments::clear() {
+  std::fill(streams_.begin(), streams_.end(), Stream{});
+  open_exposure_ = {};
+  blocks_ = {};
+  exposure_ = 0;
+  ticks_ = 0;
+}
+
+void BlockMoments::learn(std::span<const Count> counts, double exposure) {
+  ++ticks_;
+  exposure_ += exposure;
+  for (const Count& count : counts) {
+    Stream& stream = streams_[count.stream];
+    stream.total += count.value;
+    if (exposure > 0) stream.squares[0] += static_cast<double>(count.value) * count.value / exposure;
+    for (size_t scale = 1; scale < kBlockScales; ++scale) stream.open[scale] += count.value;
+  }
+  if (exposure > 0) blocks_[0] += 1;
+  for (size_t scale = 1; scale < kBlockScales; ++scale) {
+    open_exposure_[scale] += exposure;
+    if (ticks_ % (1ULL << scale) != 0) continue;
+    if (open_exposure_[scale] > 0) {
+      for (Stream& stream : streams_) {
+        const double x = static_cast<double>(stream.open[scale]);
+        if (x == 0) continue;
+        stream.squares[scale] += x * x / open_exposure_[scale];
+        stream.open[scale] = 0;
+      }
+      blocks_[scale] += 1;
+    }
+    open_exposure_[scale] = 0;
+  }
+}
+
+void BlockMoments::halve() {
+  for (Stream& stream : streams_) {
+    for (double& squares : stream.squares) squares /= 2;
+    stream.total /= 2;
+  }
+  for (double& blocks : blocks_) blocks /= 2;
+  exposure_ /= 2;
+}
+
+double BlockMoments::scatter(size_t stream, size_t scale) const {
+  const Stream& s = streams_[stream];
+  const double x = s.total - static_cast<double>(s.open[scale]);
+  const double n = exposure_ - open_exposure_[scale];
+  return n > 0 ? std::max(0.0, s.squares[scale] - x * x / n) : 0.0;
+}
+
+void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Share> shares) {
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    double chi_squared = kPriorFreedom * kPriorDispersion;
+    double degrees = kPriorFreedom;
+    for (size_t stream = 0; stream < shares.size(); ++stream) {
+      const double share = shares[stream].share;
+      if (share < kMinInformativeShare || share > 1 - kMinInformativeShare) continue;
+      const double blocks = moments.blocks(scale);
+      const double weight = blocks > 1 ? freedom(blocks, shares[stream]) / (blocks - 1) : 0;
+      chi_squared += weight * moments.scatter(stream, scale) / (share * (1 - share));
+      degrees += weight * (blocks > 1 ? blocks - 1 : 0);
+    }
+    process_[scale] = chi_squared / degrees;
+  }
+}
+
+double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
+  const double variance = share.share * (1 - share.share);
+  double largest = 1;
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    const double blocks = moments.blocks(scale);
+    if (blocks < kMinBlocks && scale > 0) break;
+    const double degrees = variance > 0 ? freedom(blocks, share) : 0;
+    // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
+    const double chi_squared =
+        degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(blocks - 1, 1.0) : 0;
+    largest = std::max(largest, (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom));
+  }
+  return largest;
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace stackwatch {
+
+/// Blocks of 1, 2, 4 … 128 ticks: two minutes at a tick of 1 s. Correlation over longer times than that is the
+/// business of the baseline's memory.
+inline constexpr size_t kBlockScales = 8;
+inline constexpr uint64_t kLongestBlock = 1U << (kBlockScales - 1);
+
+/// How much many streams vary around their own mean, at several time scales at once. For blocks of m ticks with count
+/// x and exposure n it keeps sum(x^2/n), sum(x) and sum(n), from which the weighted sum of squares around any mean
+/// follows exactly: nothing has to be known beforehand, and a tick without counts costs nothing.
+class BlockMoments {
+ public:
+  struct Count {
+    uint32_t stream = 0;
+    float value = 0;
+  };
+
+  [[nodiscard]] size_t size() const { return streams_.size(); }
+  size_t add() { return streams_.emplace_back(), streams_.size() - 1; }
+  void forget(size_t stream) { streams_[stream] = {}; }
+  /// Everything, of all streams; the streams stay.
+  void clear();
+  /// One tick; each stream at most once; exposure >= 0. Ticks without exposure count as time.
+  void learn(std::span<const Count> counts, double exposure);
+  /// Halves the weight of everything learned. Only where at_boundary().
+  void halve();
+  /// Whether no block is half full.
+  [[nodiscard]] bool at_boundary() const { return ticks_ % kLongestBlock == 0; }
+
+  /// Number of complete blocks of 2^scale ticks, decayed.
+  [[nodiscard]] double blocks(size_t scale) const { return blocks_[scale]; }
+  /// sum over the complete blocks of n (x/n - mean)^2: over blocks - 1 degrees of freedom it estimates the variance
+  /// per unit of exposure, long-run correlation up to the block's length included.
+  [[nodiscard]] double scatter(size_t stream, size_t scale) const;
+
+ private:
+  struct Stream {
+    std::array<double, kBlockScales> squares{};  // sum of x^2/n over complete blocks
+    std::array<float, kBlockScales> open{};      // x of the block that is being filled
+    double total = 0;
+  };
+  std::vector<Stream> streams_;
+  std::array<double, kBlockScales> open_exposure_{};
+  std::array<double, kBlockScales> blocks_{};
+  double exposure_ = 0;
+  uint64_t ticks_ = 0;
+};
+
+/// The dispersion of shares: variance of a count over that of independent samples (n p q), never below 1. Samples of a
+/// real program are correlated, within a tick (a call lasts for several samples) and over ticks (work comes in phases).
+/// For each stream the largest of the estimates at the block lengths that have at least three blocks: only that keeps
+/// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, which is drawn towards
+/// kPriorDispersion, so that a young baseline neither trusts luck nor is thrown by it.
+class ShareDispersion {
+ public:
+  struct Share {
+    double share = 0;  ///< baseline share of the stream
+    double count = 0;  ///< baseline count of the stream
+  };
+
+  /// `shares[i]` belongs to stream i of `moments`.
+  void estimate(const BlockMoments& moments, std::span<const Share> shares);
+  /// Of one stream; of the process where nothing is known about the stream.
+  [[nodiscard]] double factor(const BlockMoments& moments, size_t stream, const Share& share) const;
+
+  static constexpr double kPriorDispersion = 1.5;
+
+ private:
+  std::array<double, kBlockScales> process_{};
+};
+
+}  // namespace stackwatch

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "detectors/share_streams.h"
+
+namespace stackwatch {
+
+void ShareStreams::clear() {
+  const uint32_t capacity = capacity_;
+  *this = ShareStreams(capacity);
+}
+
+std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& index) {
+  fresh_.clear();
+  sum_functions(tick, index);
+  // Functions first: a stack says little that its functions do not say.
+  for (const uint32_t f : touched_) {
+    if (index.is_real(f)) see(functions_[f], function_counts_[f], {false, f, true});
+  }
+  for (const Tick::Entry& entry : tick.entries) {
+    if (entry.stack >= stacks_.size()) stacks_.resize(entry.stack + 1);
+    if (entry.stack == StackTable::kOther.value) continue;
+    see(stacks_[entry.stack], entry.count, {true, entry.stack, true});
+  }
+  return fresh_;
+}
+
+std::span<const BlockMoments::Count> ShareStreams::count(const Tick& tick, StackIndex& index) {
+  counts_.clear();
+  sum_functions(tick, index);
+  for (const uint32_t f : touched_) {
+    if (functions_[f].stream != kNone) counts_.push_back({functions_[f].stream, function_counts_[f]});
+  }
+  for (const Tick::Entry& entry : tick.entries) {
+    if (entry.stack >= stacks_.size() || stacks_[entry.stack].stream == kNone) continue;
+    counts_.push_back({stacks_[entry.stack].stream, entry.count});
+  }
+  return counts_;
+}
+
+void ShareStreams::release(uint32_t stream) {
+  Item& item = items_[stream];
+  if (!item.used) return;
+  (item.is_stack ? stacks_ : functions_)[item.index] = {};
+  item.used = false;
+  free_.push_back(stream);
+}
+
+void ShareStreams::see(Place& place, float count, Item item) {
+  if (place.stream != kNone) return;
+  place.seen += count;
+  if (place.seen < kAdmitAt || full()) return;
+  if (free_.empty()) {
+    place.stream = static_cast<uint32_t>(items_.size());
+    items_.push_back(item);
+  } else {
+    place.stream = free_.back();
+    free_.pop_back();
+    items_[place.stream] = item;
+  }
+  fresh_.push_back(place.stream);
+}
+
+void ShareStreams::sum_functions(const Tick& tick, StackIndex& index) {
+  for (const uint32_t f : touched_) function_counts_[f] = 0;
+  touched_.clear();
+  for (const Tick::Entry& entry : tick.entries) {
+    for (const uint32_t f : index.functions_of(entry.stack)) {
+      if (f >= function_counts_.size()) {
+        function_counts_.resize(index.functions());
+        functions_.resize(index.functions());
+      }
+      if (function_counts_[f] == 0) touched_.push_back(f);
+      function_counts_[f] += entry.count;
+    }
+  }
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "detectors/dispersion.h"
+#include "detectors/stack_counts.h"
+
+namespace stackwatch {
+
+/// Which functions and stacks of a process are tested one by one, as streams numbered from 0. Bounded: what comes when
+/// all places are taken is "other", until release() makes room.
+class ShareStreams {
+ public:
+  struct Item {
+    bool is_stack = false;
+    uint32_t index = 0;  ///< of the function in the StackIndex, or the stack's id
+    bool used = false;
+  };
+  /// A function or stack becomes a stream when it had so many counts: what was seen three times in a life is no stream.
+  static constexpr float kAdmitAt = 4;
+
+  explicit ShareStreams(uint32_t capacity) : capacity_(capacity) {}
+
+  void clear();
+  /// Gives streams to functions and stacks that are new in the tick. Returns the streams that were given a (new)
+  /// meaning; valid until the next call.
+  std::span<const uint32_t> admit(const Tick& tick, StackIndex& index);
+  /// The counts of a tick by stream, each stream at most once; valid until the next call.
+  [[nodiscard]] std::span<const BlockMoments::Count> count(const Tick& tick, StackIndex& index);
+  /// The stream may be given to something else.
+  void release(uint32_t stream);
+
+  [[nodiscard]] size_t size() const { return items_.size(); }  ///< free places included
+  [[nodiscard]] size_t used() const { return items_.size() - free_.size(); }
+  [[nodiscard]] bool full() const { return used() >= capacity_; }
+  [[nodiscard]] const Item& operator[](size_t stream) const { return items_[stream]; }
+
+ private:
+  struct Place {
+    uint32_t stream = kNone;
+    float seen = 0;
+  };
+  static constexpr uint32_t kNone = 0xffffffff;
+
+  void see(Place& place, float count, Item item);
+  void sum_functions(const Tick& tick, StackIndex& index);
+
+  uint32_t capacity_;
+  std::vector<Item> items_;
+  std::vector<uint32_t> free_;
+  std::vector<uint32_t> fresh_;
+  std::vector<Place> stacks_;
+  std::vector<Place> functions_;
+  std::vector<float> function_counts_;  // of the tick at hand; zero elsewhere
+  std::vector<uint32_t> touched_;       // functions with counts in it
+  std::vector<BlockMoments::Count> counts_;
+};
+
+}  // namespace stackwatch

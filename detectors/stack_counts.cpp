@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "detectors/stack_counts.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stackwatch {
+namespace {
+
+// A tenth of the samples missing at random costs nothing but speed; missing in one place it could look like a change
+// of a few points. Ticks beyond are neither evidence nor baseline.
+constexpr double kMaxLostShare = 0.1;
+
+// More than any machine has; what lies beyond is garbage, and a float holds sums of it without overflow.
+constexpr double kMaxCount = 1e15;
+constexpr double kMaxCpuS = 1e6;
+
+double unit(ProbeKind probe) { return probe == ProbeKind::kBlocked || probe == ProbeKind::kRunQueue ? 1e-6 : 1.0; }
+
+double cpu_time(const NamedDelta& delta, double total) {
+  if (delta.probe != ProbeKind::kOnCpu) return 0;
+  const double s = delta.exposure_s;
+  if (std::isfinite(s) && s > 0 && s < kMaxCpuS) return s;
+  // A source without CPU times still has the samples' rate.
+  const double sampled = total / delta.frequency_hz;
+  return std::isfinite(sampled) && sampled > 0 && sampled < kMaxCpuS ? sampled : 0;
+}
+
+}  // namespace
+
+bool StackIndex::follow(const StackTable* table) {
+  if (table == table_) return false;
+  const bool was_another = table_ != nullptr;
+  *this = StackIndex{};
+  table_ = table;
+  return was_another;
+}
+
+std::span<const uint32_t> StackIndex::functions_of(uint32_t stack) {
+  if (stack >= ranges_.size()) ranges_.resize(stack + 1);
+  Range& range = ranges_[stack];
+  if (!range.known) {
+    range.known = true;
+    range.begin = static_cast<uint32_t>(pool_.size());
+    for (const FunctionId function : table_->unique_functions(StackId{stack})) {
+      auto found = numbers_.find(function);
+      if (found == numbers_.end()) {
+        if (functions_.size() >= kMaxFunctions) continue;
+        found = numbers_.emplace(function, functions()).first;
+        functions_.push_back(function);
+      }
+      pool_.push_back(found->second);
+    }
+    range.length = static_cast<uint32_t>(pool_.size()) - range.begin;
+  }
+  return {pool_.data() + range.begin, range.length};
+}
+
+void TickWindow::push(const Tick& tick) {
+  if (ticks_.empty()) ticks_.resize(kCapacity);
+  if (size_ == kCapacity) {
+    first_ = (first_ + 1) % kCapacity;
+    --size_;
+  }
+  ticks_[(first_ + size_) % kCapacity] = tick;
+  ++size_;
+  ++pushed_;
+}
+
+void StackCounts::add(const Tick& tick, StackIndex& index) {
+  for (const Tick::Entry& entry : tick.entries) {
+    if (entry.stack >= by_stack.size()) by_stack.resize(entry.stack + 1);
+    by_stack[entry.stack] += static_cast<double>(entry.count);
+    const auto functions = index.functions_of(entry.stack);
+    if (by_function.size() < index.functions()) by_function.resize(index.functions());
+    for (const uint32_t function : functions) by_function[function] += static_cast<double>(entry.count);
+  }
+  total += tick.total;
+  wall_s += tick.interval_s;
+  cpu_s += tick.cpu_s;
+}
+
+void StackCounts::halve() {
+  for (double& count : by_stack) count /= 2;
+  for (double& count : by_function) count /= 2;
+  total /= 2;
+  wall_s /= 2;
+  cpu_s /= 2;
+}
+
+bool read_tick(const NamedDelta& delta, double last_end_s, Tick& out) {
+  if (delta.stacks == nullptr || !std::isfinite(delta.time_s) || delta.time_s <= last_end_s) return false;
+  if (!std::isfinite(delta.interval_s) || delta.interval_s <= 0) return false;
+  const double scale = unit(delta.probe);
+  out.entries.clear();
+  out.total = 0;
+  for (const NamedDelta::Value& value : delta.values) {
+    if (value.value < 0 || value.stack.value >= delta.stacks->size()) return false;
+    const double count = std::min(static_cast<double>(value.value) * scale, kMaxCount);
+    if (count == 0) continue;
+    out.entries.push_back({value.stack.value, static_cast<float>(count)});
+    out.total += count;
+  }
+  out.end_s = delta.time_s;
+  out.interval_s = delta.interval_s;
+  out.cpu_s = cpu_time(delta, out.total);
+  return true;
+}
+
+bool too_lossy(const NamedDelta& delta, double total) {
+  const double uncounted = static_cast<double>(delta.lost.uncounted());
+  const double unnamed = static_cast<double>(delta.lost[LossReason::kNamesLate]);
+  return uncounted + unnamed > kMaxLostShare * (total + uncounted);
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/delta.h"
+#include "core/stacks.h"
+
+namespace stackwatch {
+
+/// Numbers the functions of one process from 0 in order of appearance, and remembers which ones each stack has: the
+/// table's own ids are those of the whole machine, too sparse to index arrays with.
+class StackIndex {
+ public:
+  /// Functions past this number are not followed one by one. A large C++ program has a few thousand on its stacks; the
+  /// arrays per function stay below 1 MB.
+  static constexpr uint32_t kMaxFunctions = 16384;
+
+  /// Forgets everything when the table is another one; true where it was.
+  bool follow(const StackTable* table);
+  /// Functions of a stack, each once, root first. The span is valid until the next call.
+  [[nodiscard]] std::span<const uint32_t> functions_of(uint32_t stack);
+  [[nodiscard]] FunctionId function(uint32_t index) const { return functions_[index]; }
+  [[nodiscard]] uint32_t functions() const { return static_cast<uint32_t>(functions_.size()); }
+  [[nodiscard]] const StackTable& table() const { return *table_; }
+  /// [other] and [unnamed] are no functions that one could name: never tested, never blamed.
+  [[nodiscard]] bool is_real(uint32_t index) const {
+    return functions_[index] != FunctionTable::kOther && functions_[index] != FunctionTable::kUnnamed;
+  }
+
+ private:
+  struct Range {
+    uint32_t begin = 0;
+    uint32_t length = 0;
+    bool known = false;
+  };
+  const StackTable* table_ = nullptr;
+  std::unordered_map<FunctionId, uint32_t> numbers_;
+  std::vector<FunctionId> functions_;
+  std::vector<Range> ranges_;
+  std::vector<uint32_t> pool_;
+};
+
+/// The counts of one tick, by stack, as they are kept.
+struct Tick {
+  struct Entry {
+    uint32_t stack = 0;
+    float count = 0;
+  };
+  double end_s = 0;
+  double interval_s = 0;
+  double cpu_s = 0;  ///< CPU time of the process in the interval; 0 where it is not known or the probe is another
+  double total = 0;  ///< sum of the counts
+  std::vector<Entry> entries;
+
+  [[nodiscard]] double begin_s() const { return end_s - interval_s; }
+};
+
+/// The last ticks, oldest first. Bounded: an hour at many stacks per tick would be megabytes per process.
+class TickWindow {
+ public:
+  /// Five minutes at a tick of 1 s: longer than any quarantine, and than the delay of any change that is found within
+  /// a few minutes. About 100 kB for a process at 99 Hz.
+  static constexpr size_t kCapacity = 300;
+
+  void push(const Tick& tick);
+  void clear() { size_ = 0; }
+  [[nodiscard]] size_t size() const { return size_; }
+  [[nodiscard]] const Tick& operator[](size_t i) const { return ticks_[(first_ + i) % kCapacity]; }
+  [[nodiscard]] const Tick& newest() const { return (*this)[size_ - 1]; }
+  /// How many ticks were ever pushed: the tick with number pushed() - 1 is the newest.
+  [[nodiscard]] uint64_t pushed() const { return pushed_; }
+
+ private:
+  std::vector<Tick> ticks_;
+  size_t first_ = 0;
+  size_t size_ = 0;
+  uint64_t pushed_ = 0;
+};
+
+/// Sums of ticks, by stack and by function (inclusive: a function counts once in each stack that contains it).
+struct StackCounts {
+  std::vector<double> by_stack;
+  std::vector<double> by_function;
+  double total = 0;
+  double wall_s = 0;
+  double cpu_s = 0;
+
+  void add(const Tick& tick, StackIndex& index);
+  void halve();
+  [[nodiscard]] double stack(uint32_t i) const { return i < by_stack.size() ? by_stack[i] : 0; }
+  [[nodiscard]] double function(uint32_t i) const { return i < by_function.size() ? by_function[i] : 0; }
+  [[nodiscard]] double stack_share(uint32_t i) const { return total > 0 ? stack(i) / total : 0; }
+  [[nodiscard]] double function_share(uint32_t i) const { return total > 0 ? function(i) / total : 0; }
+  [[nodiscard]] double cores() const { return wall_s > 0 ? cpu_s / wall_s : 0; }
+};
+
+/// Checks a delta and turns it into a Tick. False where it must not be used at all: no table, a time that goes back or
+/// is no number, a negative value, a stack that is not in the table. `last_end_s` is the end of the last tick that was
+/// used, or -infinity. Amounts of time are counted in milliseconds, so that "ten counts" means something.
+[[nodiscard]] bool read_tick(const NamedDelta& delta, double last_end_s, Tick& out);
+
+/// Whether so much of a tick was lost, or counted under [unnamed] because names came late, that its shares say nothing.
+[[nodiscard]] bool too_lossy(const NamedDelta& delta, double total);
+
+}  // namespace stackwatch
