@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbols/address_space_reader.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <utility>
+
+namespace stackwatch {
+namespace {
+
+std::string read_all(int directory, const char* name, size_t most) {
+  const UniqueFd file(::openat(directory, name, O_RDONLY | O_CLOEXEC));
+  std::string text;
+  while (file && text.size() < most) {
+    static constexpr size_t kChunk = 64 * 1024;
+    const size_t old = text.size();
+    text.resize(old + kChunk);
+    const ssize_t got = ::read(file.get(), text.data() + old, kChunk);
+    text.resize(old + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+  }
+  return text;
+}
+
+/// Field 22 of /proc/PID/stat, in nanoseconds. The name in field 2 may hold anything, so count from its end.
+std::optional<uint64_t> start_time_ns(int process_dir) {
+  static constexpr int kSpacesBefore = 20;  // between the `)` and the start time
+  const std::string stat = read_all(process_dir, "stat", 4096);
+  size_t at = stat.rfind(')');
+  for (int i = 0; i < kSpacesBefore && at != std::string::npos; ++i) at = stat.find(' ', at + 1);
+  if (at == std::string::npos) return std::nullopt;
+  uint64_t ticks = 0;
+  if (std::from_chars(stat.data() + at + 1, stat.data() + stat.size(), ticks).ec != std::errc{}) return std::nullopt;
+  return ticks * (1'000'000'000ULL / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK)));
+}
+
+std::optional<ObjectIdentity> identify(int file) {
+  struct stat info {};
+  if (::fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  return ObjectIdentity{info.st_dev, info.st_ino, static_cast<uint64_t>(info.st_size),
+                        info.st_mtim.tv_sec * 1'000'000'000LL + info.st_mtim.tv_nsec};
+}
+
+/// stat() tells another device than maps does on file systems whose files have no device of their own.
+bool has_own_devices(int file) {
+  struct statfs info {};
+  static constexpr auto kBtrfs = static_cast<decltype(info.f_type)>(BTRFS_SUPER_MAGIC);
+  static constexpr auto kOverlay = static_cast<decltype(info.f_type)>(OVERLAYFS_SUPER_MAGIC);
+  return ::fstatfs(file, &info) == 0 && (info.f_type == kBtrfs || info.f_type == kOverlay);
+}
+
+UniqueFd reach_by_range(int process_dir, uint64_t start, uint64_t end) {
+  char name[64];
+  std::snprintf(name, sizeof name, "map_files/%lx-%lx", static_cast<unsigned long>(start),
+                static_cast<unsigned long>(end));
+  return UniqueFd(::openat(process_dir, name, O_PATH | O_CLOEXEC));
+}
+
+/// Where map_files is not allowed: by the path inside the process's root, if that is still the same file.
+UniqueFd reach_by_path(int process_dir, const MapsEntry& entry) {
+  if (!entry.path.starts_with('/')) return {};
+  UniqueFd file(::openat(process_dir, ("root" + entry.path).c_str(), O_PATH | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!file || ::fstat(file.get(), &info) != 0 || info.st_ino != entry.inode) return {};
+  const bool same_device = ::major(info.st_dev) == entry.device_major && ::minor(info.st_dev) == entry.device_minor;
+  if (!same_device && !has_own_devices(file.get())) return {};
+  return file;
+}
+
+/// From a place holder (O_PATH) to a file that can be read. Never a device or a pipe: identify() has looked.
+UniqueFd open_reached(const UniqueFd& reached) {
+  const std::string link = "/proc/self/fd/" + std::to_string(reached.get());
+  return UniqueFd(::open(link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+}
+
+size_t count_files(const AddressSpaceReader::Answer& answer) {
+  if (const auto* reopened = std::get_if<AddressSpaceReader::Reopened>(&answer)) return reopened->file ? 1 : 0;
+  const auto& files = std::get<AddressSpaceReader::Space>(answer).files;
+  return static_cast<size_t>(std::count_if(files.begin(), files.end(), [](const auto& file) { return !!file.file; }));
+}
+
+}  // namespace
+
+AddressSpaceReader::AddressSpaceReader(std::string proc_root)
+    : proc_root_(std::move(proc_root)), event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  // Signals are the loop's: the thread is born with all of them blocked.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+AddressSpaceReader::~AddressSpaceReader() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+bool AddressSpaceReader::read(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
+  return push(ReadJob{process, pid_in_ns, exec});
+}
+
+bool AddressSpaceReader::reopen(const Source& source, const ObjectIdentity& identity) {
+  return push(ReopenJob{source, identity});
+}
+
+bool AddressSpaceReader::push(Job job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (jobs_.size() >= kMaxReaderJobs) return false;
+    jobs_.push_back(std::move(job));
+  }
+  wake_.notify_all();
+  return true;
+}
+
+std::vector<AddressSpaceReader::Answer> AddressSpaceReader::take() {
+  uint64_t ignored = 0;
+  static_cast<void>(::read(event_.get(), &ignored, sizeof ignored));  // resets it
+  std::vector<Answer> taken;
+  {
+    const std::lock_guard lock(mutex_);
+    taken.swap(answers_);
+    opened_files_ = 0;
+  }
+  wake_.notify_all();
+  return taken;
+}
+
+void AddressSpaceReader::hold(const ObjectIdentity& identity) {
+  const std::lock_guard lock(mutex_);
+  held_.insert(identity);
+}
+
+void AddressSpaceReader::let_go(const ObjectIdentity& identity) {
+  const std::lock_guard lock(mutex_);
+  held_.erase(identity);
+}
+
+bool AddressSpaceReader::is_held(const ObjectIdentity& identity) {
+  const std::lock_guard lock(mutex_);
+  return held_.contains(identity);
+}
+
+void AddressSpaceReader::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return stopping_ || (!jobs_.empty() && opened_files_ < kMaxOpenedFiles); });
+    if (stopping_) return;
+    const Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    Answer answer;
+    if (const auto* read_job = std::get_if<ReadJob>(&job)) {
+      answer = do_read(*read_job);
+    } else {
+      answer = do_reopen(std::get<ReopenJob>(job));
+    }
+    lock.lock();
+    opened_files_ += count_files(answer);
+    answers_.push_back(std::move(answer));
+    static constexpr uint64_t kOne = 1;
+    static_cast<void>(::write(event_.get(), &kOne, sizeof kOne));
+  }
+}
+
+/// The directory stands for the process even when its pid is reused while we read: it then answers ESRCH.
+UniqueFd AddressSpaceReader::open_process(const ProcessKey& process, int32_t pid_in_ns) const {
+  const std::string path = proc_root_ + "/" + std::to_string(pid_in_ns);
+  UniqueFd directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!directory) return {};
+  const auto started = start_time_ns(directory.get());
+  if (!started || *started / kStartTimeGranularityNs != process.start_time_ns / kStartTimeGranularityNs) return {};
+  return directory;
+}
+
+AddressSpaceReader::Space AddressSpaceReader::do_read(const ReadJob& job) {
+  Space space{job.process, job.exec, false, {}, {}};
+  const UniqueFd process = open_process(job.process, job.pid_in_ns);
+  if (!process) return space;
+  const std::string text = read_all(process.get(), "maps", kMaxMapsBytes);
+  space.alive = !text.empty();
+  std::map<std::pair<std::pair<uint32_t, uint32_t>, uint64_t>, size_t> known;
+  for (MapsEntry& entry : parse_maps(text)) {
+    Mapping mapping{std::move(entry), kNoFile};
+    const MapsEntry& seen = mapping.entry;
+    if (seen.inode != 0) {
+      const auto [at, is_new] =
+          known.try_emplace({{seen.device_major, seen.device_minor}, seen.inode}, space.files.size());
+      const bool may_open = space.files.size() < kMaxOpenedFiles;  // of the others the caller knows who they are
+      if (is_new) space.files.push_back(open_mapped(process.get(), seen, may_open ? Open::kUnlessHeld : Open::kNever));
+      mapping.file = at->second;
+    }
+    space.mappings.push_back(std::move(mapping));
+  }
+  return space;
+}
+
+AddressSpaceReader::MappedFile AddressSpaceReader::open_mapped(int process_dir, const MapsEntry& entry, Open when) {
+  MappedFile mapped;
+  mapped.path = entry.path;
+  UniqueFd reached = reach_by_range(process_dir, entry.start, entry.end);
+  if (!reached) reached = reach_by_path(process_dir, entry);
+  const auto identity = reached ? identify(reached.get()) : std::nullopt;
+  if (!identity) return mapped;
+  mapped.identified = true;
+  mapped.identity = *identity;
+  if (when == Open::kAlways || (when == Open::kUnlessHeld && !is_held(*identity))) mapped.file = open_reached(reached);
+  return mapped;
+}
+
+AddressSpaceReader::Reopened AddressSpaceReader::do_reopen(const ReopenJob& job) {
+  Reopened reopened{job.identity, {}};
+  const UniqueFd process = open_process(job.source.process, job.source.pid_in_ns);
+  if (!process) return reopened;
+  MapsEntry entry;
+  entry.start = job.source.start;
+  entry.end = job.source.end;
+  entry.path = job.source.path;
+  entry.inode = job.identity.inode;
+  entry.device_major = ::major(job.identity.device);
+  entry.device_minor = ::minor(job.identity.device);
+  MappedFile mapped = open_mapped(process.get(), entry, Open::kAlways);
+  if (mapped.identified && mapped.identity == job.identity) reopened.file = std::move(mapped.file);
+  return reopened;
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <compare>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/process.h"
+#include "core/unique_fd.h"
+#include "symbols/maps.h"
+
+namespace stackwatch {
+
+/// Which file, with the content that it has now: inode numbers are reused, and files are overwritten in place.
+struct ObjectIdentity {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t bytes = 0;
+  int64_t modified_ns = 0;
+  auto operator<=>(const ObjectIdentity&) const = default;
+};
+
+/// Jobs that wait. 200 processes attached at once are 200 jobs and, after a death of the worker, 1,024 files.
+inline constexpr size_t kMaxReaderJobs = 2048;
+/// Files opened and not taken yet; the thread waits for the loop beyond that. A process has 5 to 200 objects.
+inline constexpr size_t kMaxOpenedFiles = 256;
+/// 65,530 mappings (the kernel's default limit) of 100 to 250 bytes each.
+inline constexpr size_t kMaxMapsBytes = 16U << 20;
+
+/// Reads /proc/PID/maps and opens the files in it, on a thread of its own: both can block (a process that holds its
+/// address space locked, a network file system), and the loop must not. Answers come through fd() and take().
+/// What is not a regular file is never opened: opening a device can have effects.
+class AddressSpaceReader {
+ public:
+  struct MappedFile {
+    std::string path;         ///< as in maps
+    bool identified = false;  ///< false: it could not be reached, is no regular file, or is another one by now
+    ObjectIdentity identity;
+    UniqueFd file;  ///< none where the identity is held already (hold()) or it cannot be read
+  };
+  static constexpr size_t kNoFile = SIZE_MAX;
+  struct Mapping {
+    MapsEntry entry;
+    size_t file = kNoFile;  ///< index into `files`
+  };
+  struct Space {
+    ProcessKey process;
+    ExecId exec;
+    bool alive = false;  ///< false: the process is gone (or its pid is another's), nothing was read
+    std::vector<Mapping> mappings;
+    std::vector<MappedFile> files;
+  };
+  struct Reopened {
+    ObjectIdentity identity;
+    UniqueFd file;  ///< none where that file is not to be had any more
+  };
+  using Answer = std::variant<Space, Reopened>;
+
+  /// Where a mapping of a file was seen: enough to open the file again.
+  struct Source {
+    ProcessKey process;
+    int32_t pid_in_ns = 0;
+    uint64_t start = 0;
+    uint64_t end = 0;
+    std::string path;
+  };
+
+  explicit AddressSpaceReader(std::string proc_root);
+  /// Waits for the thread, which finishes the job it is at.
+  ~AddressSpaceReader();
+  AddressSpaceReader(const AddressSpaceReader&) = delete;
+  AddressSpaceReader& operator=(const AddressSpaceReader&) = delete;
+
+  /// Readable when there is something to take.
+  [[nodiscard]] int fd() const { return event_.get(); }
+  /// False where too many jobs wait.
+  [[nodiscard]] bool read(const ProcessKey& process, int32_t pid_in_ns, ExecId exec);
+  [[nodiscard]] bool reopen(const Source& source, const ObjectIdentity& identity);
+  [[nodiscard]] std::vector<Answer> take();
+
+  /// Files that the caller has no use for another descriptor of: read() only identifies them.
+  void hold(const ObjectIdentity& identity);
+  void let_go(const ObjectIdentity& identity);
+
+ private:
+  struct ReadJob {
+    ProcessKey process;
+    int32_t pid_in_ns = 0;
+    ExecId exec;
+  };
+  struct ReopenJob {
+    Source source;
+    ObjectIdentity identity;
+  };
+  enum class Open { kAlways, kUnlessHeld, kNever };
+  using Job = std::variant<ReadJob, ReopenJob>;
+
+  [[nodiscard]] bool push(Job job);
+  void run();
+  [[nodiscard]] Space do_read(const ReadJob& job);
+  [[nodiscard]] Reopened do_reopen(const ReopenJob& job);
+  [[nodiscard]] UniqueFd open_process(const ProcessKey& process, int32_t pid_in_ns) const;
+  [[nodiscard]] MappedFile open_mapped(int process_dir, const MapsEntry& entry, Open when);
+  [[nodiscard]] bool is_held(const ObjectIdentity& identity);
+
+  std::string proc_root_;
+  UniqueFd event_;
+  std::mutex mutex_;  // guards everything below
+  std::condition_variable wake_;
+  std::deque<Job> jobs_;
+  std::vector<Answer> answers_;
+  size_t opened_files_ = 0;  ///< in answers_
+  std::set<ObjectIdentity> held_;
+  bool stopping_ = false;
+  std::thread thread_;  // last: starts when all else is there
+};
+
+}  // namespace stackwatch

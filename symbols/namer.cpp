@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbols/namer.h"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "symbols/namer_impl.h"
+
+namespace stackwatch {
+namespace {
+
+/// A user frame whose mapping is not found yet.
+constexpr FunctionId kUnplaced{UINT32_MAX};
+
+}  // namespace
+
+std::string default_symbol_worker() {
+  static constexpr const char* kProgram = "/stackwatch-symbols";
+  std::array<char, 4096> self{};
+  const ssize_t length = ::readlink("/proc/self/exe", self.data(), self.size());
+  if (length > 0 && static_cast<size_t>(length) < self.size()) {
+    const std::string path(self.data(), static_cast<size_t>(length));
+    const std::string beside = path.substr(0, path.rfind('/')) + kProgram;
+    if (::access(beside.c_str(), X_OK) == 0) return beside;
+  }
+  return std::string(STACKWATCH_LIBEXEC_DIR) + kProgram;
+}
+
+Result<std::unique_ptr<StackNamer>> make_namer(FunctionTable& functions, const Clock& clock, NamerOptions options) {
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno("name functions", errno);
+  std::string program = options.worker_program.empty() ? default_symbol_worker() : std::move(options.worker_program);
+  return std::unique_ptr<StackNamer>(std::make_unique<Namer>(
+      functions, clock, std::move(epoll), make_program_spawner(std::move(program)), std::move(options.proc_root)));
+}
+
+Namer::Namer(FunctionTable& functions, const Clock& clock, UniqueFd epoll, std::unique_ptr<WorkerSpawner> spawner,
+             std::string proc_root)
+    : functions_(functions),
+      clock_(clock),
+      epoll_(std::move(epoll)),
+      reader_(proc_root),
+      objects_(functions, clock, reader_, epoll_.get(), std::move(spawner), proc_root) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = reader_.fd();
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, reader_.fd(), &event);
+}
+
+void Namer::dispatch() {
+  for (AddressSpaceReader::Answer& answer : reader_.take()) {
+    if (auto* space = std::get_if<AddressSpaceReader::Space>(&answer)) {
+      take_space(std::move(*space));
+    } else {
+      objects_.take_reopened(std::move(std::get<AddressSpaceReader::Reopened>(answer)));
+    }
+  }
+  objects_.dispatch();
+  for (const ObjectTable::Answer& answer : objects_.take_answers()) {
+    const auto stack = stacks_.find(answer.asker.stack);
+    if (stack == stacks_.end()) continue;  // forgotten, or out of time
+    name_frame(stack->second, answer.asker.frame, answer.function);
+    finish_if_named(answer.asker.stack);
+  }
+  if (some_unread_) retry_unread();
+  give_up_late();
+}
+
+Namer::Image* Namer::find_image(const ProcessKey& process, ExecId exec) {
+  const auto owner = processes_.find(process);
+  if (owner == processes_.end()) return nullptr;
+  for (Image& image : owner->second.images) {
+    if (image.exec == exec) return &image;
+  }
+  return nullptr;
+}
+
+void Namer::learn(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
+  if (find_image(process, exec) != nullptr) return;
+  if (processes_.size() >= kMaxProcesses && !processes_.contains(process)) return;
+  Process& owner = processes_[process];
+  owner.pid_in_ns = pid_in_ns;
+  if (owner.images.size() == kImagesPerProcess) drop_oldest_image(owner);
+  Image& image = owner.images.emplace_back();
+  image.exec = exec;
+  image.rereads_at_ns = clock_.monotonic_ns();
+  start_reading(process, owner, image);
+}
+
+void Namer::drop_oldest_image(Process& owner) {
+  const Image oldest = std::move(owner.images.front());
+  owner.images.erase(owner.images.begin());
+  release_code(oldest.code);
+  for (const uint64_t id : oldest.waiting) {
+    const auto stack = stacks_.find(id);
+    if (stack == stacks_.end()) continue;
+    place(id, stack->second);  // finds no image: all [unknown]
+    finish_if_named(id);
+  }
+}
+
+void Namer::start_reading(const ProcessKey& process, Process& owner, Image& image) {
+  const bool queued = reader_.read(process, owner.pid_in_ns, image.exec);
+  image.state = queued ? Image::State::kReading : Image::State::kUnread;
+  some_unread_ |= !queued;
+}
+
+void Namer::retry_unread() {
+  some_unread_ = false;
+  for (auto& [process, owner] : processes_) {
+    for (Image& image : owner.images) {
+      if (image.state == Image::State::kUnread) start_reading(process, owner, image);
+    }
+  }
+}
+
+bool Namer::may_reread(Image& image) {
+  const uint64_t now = clock_.monotonic_ns();
+  const double earned = static_cast<double>(now - image.rereads_at_ns) / 1e9 / kRereadEveryS;
+  image.rereads = std::min(kRereads, image.rereads + earned);
+  image.rereads_at_ns = now;
+  if (image.rereads < 1) return false;
+  image.rereads -= 1;
+  return true;
+}
+
+bool Namer::request(const ProcessKey& process, int32_t pid_in_ns, StackHash hash, const RawStack& raw) {
+  if (stacks_.size() >= kMaxPendingStacks) {
+    ++stats_.refused;
+    return false;
+  }
+  ++stats_.requested;
+  const uint64_t id = next_stack_++;
+  Stack& stack = stacks_[id];
+  stack.exec = raw.exec;
+  stack.named.process = process;
+  stack.named.hash = hash;
+  const size_t users = std::min(raw.user_frames.size(), kMaxFramesPerStack);
+  const size_t kernels = std::min(raw.kernel_frames.size(), kMaxFramesPerStack);
+  stack.named.frames.assign(users + kernels, kUnplaced);
+  stack.open = users + kernels;
+  stack.user.assign(raw.user_frames.begin(), raw.user_frames.begin() + static_cast<ptrdiff_t>(users));
+  // All but the leaf are return addresses: the call before them is meant, which may be the last of its function.
+  for (size_t i = 1; i < users; ++i) --stack.user[i];
+  deadlines_.emplace_back(clock_.monotonic_ns() + kPatienceNs, id);
+
+  ask_kernel(id, stack, std::span(raw.kernel_frames).first(kernels));
+  if (users > 0) {
+    learn(process, pid_in_ns, raw.exec);
+    place(id, stack);
+  } else if (kernels == 0) {
+    stack.named.frames.push_back(functions_.intern("", "[unknown]"));
+  }
+  finish_if_named(id);
+  objects_.send();
+  return true;
+}
+
+void Namer::ask_kernel(uint64_t id, Stack& stack, std::span<const uint64_t> kernel_frames) {
+  const size_t last = stack.named.frames.size() - 1;
+  for (size_t i = 0; i < kernel_frames.size(); ++i) {
+    resolve(id, stack, last - i, protocol::kKernelObject, kernel_frames[i] - (i > 0 ? 1 : 0));
+  }
+}
+
+/// Finds the mappings of all user frames that have none yet.
+void Namer::place(uint64_t id, Stack& stack) {
+  Image* const image = find_image(stack.named.process, stack.exec);
+  if (image != nullptr && (image->state == Image::State::kReading || image->state == Image::State::kUnread)) {
+    image->waiting.push_back(id);
+    return;
+  }
+  bool all_placed = true;
+  for (size_t i = 0; i < stack.user.size() && image != nullptr; ++i) {
+    all_placed &= place_frame(id, stack, i, *image);
+  }
+  if (all_placed && image != nullptr) return;
+  const auto owner = processes_.find(stack.named.process);
+  const bool current = image != nullptr && image == &owner->second.images.back();
+  if (current && image->state == Image::State::kRead && !stack.reread && may_reread(*image)) {
+    stack.reread = true;
+    start_reading(stack.named.process, owner->second, *image);
+    image->waiting.push_back(id);
+    return;
+  }
+  const FunctionId unknown = functions_.intern("", "[unknown]");
+  for (size_t i = 0; i < stack.user.size(); ++i) {
+    if (stack.named.frames[i] == kUnplaced) name_frame(stack, i, unknown);
+  }
+}
+
+/// False where no mapping has the address of user frame `frame` (leaf first).
+bool Namer::place_frame(uint64_t id, Stack& stack, size_t frame, const Image& image) {
+  const size_t position = stack.user.size() - 1 - frame;
+  if (stack.named.frames[position] != kUnplaced) return true;
+  const uint64_t address = stack.user[frame];
+  const Code* const code = find_code(image, address);
+  if (code == nullptr) return false;
+  if (code->object == 0) {
+    name_frame(stack, position, code->name);
+  } else {
+    resolve(id, stack, position, code->object, code->file_offset + (address - code->start));
+  }
+  return true;
+}
+
+void Namer::resolve(uint64_t id, Stack& stack, size_t position, uint32_t object, uint64_t offset) {
+  const auto function = objects_.find(object, offset, {id, static_cast<uint32_t>(position)});
+  if (function) {
+    name_frame(stack, position, *function);
+  } else {
+    stack.named.frames[position] = objects_.fallback(object);  // until the answer, or for good if none comes in time
+  }
+}
+
+void Namer::name_frame(Stack& stack, size_t position, FunctionId function) {
+  stack.named.frames[position] = function;
+  --stack.open;
+}
+
+void Namer::finish_if_named(uint64_t id) {
+  const auto stack = stacks_.find(id);
+  if (stack == stacks_.end() || stack->second.open > 0) return;
+  ++stats_.named;
+  named_.push_back(std::move(stack->second.named));
+  stacks_.erase(stack);
+}
+
+void Namer::give_up_late() {
+  const uint64_t now = clock_.monotonic_ns();
+  while (!deadlines_.empty() && (deadlines_.front().first <= now || !stacks_.contains(deadlines_.front().second))) {
+    const uint64_t id = deadlines_.front().second;
+    deadlines_.pop_front();
+    const auto stack = stacks_.find(id);
+    if (stack == stacks_.end()) continue;
+    ++stats_.out_of_time;
+    const FunctionId unknown = functions_.intern("", "[unknown]");
+    auto& frames = stack->second.named.frames;
+    std::replace(frames.begin(), frames.end(), kUnplaced, unknown);
+    stack->second.open = 0;
+    finish_if_named(id);
+  }
+}
+
+std::vector<NamedStack> Namer::take_named() { return std::exchange(named_, {}); }
+
+NamerStats Namer::stats() const {
+  NamerStats stats = stats_;
+  stats.worker_deaths = objects_.worker().deaths();
+  stats.bad_objects = objects_.bad_objects();
+  stats.objects = objects_.size();
+  stats.cached_names = objects_.cached_names();
+  return stats;
+}
+
+}  // namespace stackwatch

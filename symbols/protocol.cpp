@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbols/protocol.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace stackwatch::protocol {
+namespace {
+
+struct NameRecord {
+  uint64_t start = 0;
+  uint16_t index = 0;
+  NameKind kind{};
+  uint16_t name_bytes = 0;
+  uint16_t module_bytes = 0;
+};
+static_assert(sizeof(NameRecord) == 16);
+
+struct InfoRecord {
+  ObjectStatus status{};
+  uint32_t build_id_bytes = 0;
+};
+static_assert(sizeof(InfoRecord) == 8);
+
+static_assert(sizeof(Header) + kMaxOffsets * sizeof(uint64_t) <= kMaxMessageBytes);
+static_assert(sizeof(Header) + sizeof(NameRecord) + kMaxNameBytes + kMaxModuleBytes <= kMaxMessageBytes);
+
+void append(Bytes& out, const void* data, size_t size) {
+  if (size == 0) return;
+  const size_t old = out.size();
+  out.resize(old + size);
+  std::memcpy(out.data() + old, data, size);
+}
+
+/// Takes values off the front of a packet; `ok` turns false, and stays so, when there is less than asked for.
+struct Reader {
+  std::span<const std::byte> rest;
+  bool ok = true;
+
+  template <class T>
+  T take() {
+    T value{};
+    if (const auto bytes = take_bytes(sizeof value); ok) std::memcpy(&value, bytes.data(), sizeof value);
+    return value;
+  }
+  std::span<const std::byte> take_bytes(size_t size) {
+    if (!ok || size > rest.size()) {
+      ok = false;
+      return {};
+    }
+    const auto bytes = rest.first(size);
+    rest = rest.subspan(size);
+    return bytes;
+  }
+  std::string take_string(size_t size) {
+    const auto bytes = take_bytes(size);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  [[nodiscard]] bool finished() const { return ok && rest.empty(); }
+};
+
+std::optional<Header> take_header(Reader& reader) {
+  const auto header = reader.take<Header>();
+  if (!reader.ok || header.magic != kMagic) return std::nullopt;
+  return header;
+}
+
+std::optional<Reply> parse_info(const Header& header, Reader& reader) {
+  const auto record = reader.take<InfoRecord>();
+  if (record.status > ObjectStatus::kHidden || record.build_id_bytes > kMaxBuildIdBytes) return std::nullopt;
+  const auto build_id = reader.take_bytes(record.build_id_bytes);
+  if (!reader.finished()) return std::nullopt;
+  return ObjectInfo{header.sequence, header.object, record.status, {build_id.begin(), build_id.end()}};
+}
+
+std::optional<Reply> parse_names(const Header& header, Reader& reader) {
+  if (header.count == 0 || header.count > kMaxOffsets) return std::nullopt;
+  Names names{header.sequence, header.object, {}};
+  names.names.reserve(header.count);
+  for (unsigned i = 0; i < header.count; ++i) {
+    const auto record = reader.take<NameRecord>();
+    if (record.index >= kMaxOffsets || record.kind > NameKind::kUnwindEntry || record.name_bytes > kMaxNameBytes ||
+        record.module_bytes > kMaxModuleBytes) {
+      return std::nullopt;
+    }
+    Name name{record.index, record.kind, record.start, {}, {}};
+    name.name = reader.take_string(record.name_bytes);
+    name.module = reader.take_string(record.module_bytes);
+    if (!reader.ok) return std::nullopt;
+    names.names.push_back(std::move(name));
+  }
+  if (!reader.finished()) return std::nullopt;
+  return names;
+}
+
+Bytes with_header(Type type, size_t count, uint32_t sequence, uint32_t object) {
+  const Header header{kMagic, type, static_cast<uint16_t>(count), sequence, object};
+  Bytes out;
+  append(out, &header, sizeof header);
+  return out;
+}
+
+/// Length of the well-formed UTF-8 sequence at the front of `text`; 0 where there is none.
+size_t utf8_length(std::string_view text) {
+  const auto at = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = at(0);
+  if (lead < 0x80) return 1;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || length > text.size()) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((at(i) & 0xc0U) != 0x80) return 0;
+  }
+  const unsigned second = at(1);
+  const bool overlong = (lead == 0xe0 && second < 0xa0) || (lead == 0xf0 && second < 0x90);
+  const bool not_scalar = (lead == 0xed && second > 0x9f) || (lead == 0xf4 && second > 0x8f);
+  return overlong || not_scalar ? 0 : length;
+}
+
+}  // namespace
+
+Bytes encode(const Request& request) {
+  if (const auto* add = std::get_if<AddObject>(&request)) {
+    return with_header(Type::kAddObject, 0, add->sequence, add->object);
+  }
+  if (const auto* resolve = std::get_if<Resolve>(&request)) {
+    Bytes out = with_header(Type::kResolve, resolve->offsets.size(), resolve->sequence, resolve->object);
+    append(out, resolve->offsets.data(), resolve->offsets.size() * sizeof(uint64_t));
+    return out;
+  }
+  return with_header(Type::kDropObject, 0, 0, std::get<DropObject>(request).object);
+}
+
+Bytes encode(const Hello&) { return with_header(Type::kHello, 0, 0, 0); }
+
+Bytes encode(const ObjectInfo& info) {
+  Bytes out = with_header(Type::kObjectInfo, 0, info.sequence, info.object);
+  const size_t bytes = info.build_id.size() <= kMaxBuildIdBytes ? info.build_id.size() : 0;
+  const InfoRecord record{info.status, static_cast<uint32_t>(bytes)};
+  append(out, &record, sizeof record);
+  append(out, info.build_id.data(), bytes);
+  return out;
+}
+
+std::vector<Bytes> encode(const Names& names) {
+  std::vector<Bytes> packets;
+  Bytes body;
+  uint16_t count = 0;
+  const auto flush = [&] {
+    if (count == 0) return;
+    Bytes packet = with_header(Type::kNames, count, names.sequence, names.object);
+    append(packet, body.data(), body.size());
+    packets.push_back(std::move(packet));
+    body.clear();
+    count = 0;
+  };
+  for (const Name& name : names.names) {
+    const size_t name_bytes = std::min(name.name.size(), kMaxNameBytes);
+    const size_t module_bytes = std::min(name.module.size(), kMaxModuleBytes);
+    const size_t size = sizeof(NameRecord) + name_bytes + module_bytes;
+    if (count == kMaxOffsets || sizeof(Header) + body.size() + size > kMaxMessageBytes) flush();
+    const NameRecord record{name.start, name.index, name.kind, static_cast<uint16_t>(name_bytes),
+                            static_cast<uint16_t>(module_bytes)};
+    append(body, &record, sizeof record);
+    append(body, name.name.data(), name_bytes);
+    append(body, name.module.data(), module_bytes);
+    ++count;
+  }
+  flush();
+  return packets;
+}
+
+std::optional<Request> parse_request(std::span<const std::byte> packet) {
+  Reader reader{packet};
+  const auto header = take_header(reader);
+  if (!header) return std::nullopt;
+  std::optional<Request> request;
+  if (header->type == Type::kAddObject && header->count == 0) {
+    request = AddObject{header->sequence, header->object};
+  } else if (header->type == Type::kDropObject && header->count == 0) {
+    request = DropObject{header->object};
+  } else if (header->type == Type::kResolve && header->count > 0 && header->count <= kMaxOffsets) {
+    Resolve resolve{header->sequence, header->object, {}};
+    for (unsigned i = 0; i < header->count; ++i) resolve.offsets.push_back(reader.take<uint64_t>());
+    request = std::move(resolve);
+  }
+  return reader.finished() ? request : std::nullopt;
+}
+
+std::optional<Reply> parse_reply(std::span<const std::byte> packet) {
+  Reader reader{packet};
+  const auto header = take_header(reader);
+  if (!header) return std::nullopt;
+  switch (header->type) {
+    case Type::kHello:
+      return reader.finished() && header->count == 0 ? std::optional<Reply>(Hello{}) : std::nullopt;
+    case Type::kObjectInfo:
+      return header->count == 0 ? parse_info(*header, reader) : std::nullopt;
+    case Type::kNames:
+      return parse_names(*header, reader);
+    default:
+      return std::nullopt;
+  }
+}
+
+IoStatus send_packet(int socket, std::span<const std::byte> packet, int file) {
+  iovec data{const_cast<std::byte*>(packet.data()), packet.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (file >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(rights), &file, sizeof file);
+  }
+  ssize_t sent = 0;
+  do {
+    sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  if (sent >= 0) return IoStatus::kDone;
+  // ETOOMANYREFS: too many files under way; they go when the other side has read.
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ETOOMANYREFS) {
+    return IoStatus::kWouldBlock;
+  }
+  return errno == EPIPE || errno == ECONNRESET ? IoStatus::kClosed : IoStatus::kFailed;
+}
+
+Received receive_packet(int socket, bool want_file) {
+  Received received;
+  received.packet.resize(kMaxMessageBytes);
+  iovec data{received.packet.data(), received.packet.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (want_file) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_LEN(sizeof(int));  // not CMSG_SPACE: its padding has room for a second file
+  }
+  ssize_t size = 0;
+  do {
+    size = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (size < 0 && errno == EINTR);
+  if (want_file && size >= 0) {
+    for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+      int file = -1;
+      if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS || part->cmsg_len < CMSG_LEN(sizeof file)) {
+        continue;
+      }
+      std::memcpy(&file, CMSG_DATA(part), sizeof file);
+      received.file.reset(file);
+    }
+  }
+  if (size < 0) {
+    const bool later = errno == EAGAIN || errno == EWOULDBLOCK;
+    received.status = later ? IoStatus::kWouldBlock : errno == ECONNRESET ? IoStatus::kClosed : IoStatus::kFailed;
+  } else if (size == 0) {
+    received.status = IoStatus::kClosed;  // empty packets are not in the protocol
+  } else {
+    received.status = (message.msg_flags & MSG_TRUNC) != 0 ? IoStatus::kFailed : IoStatus::kDone;
+  }
+  received.packet.resize(received.status == IoStatus::kDone ? static_cast<size_t>(size) : 0);
+  return received;
+}
+
+std::string clean_name(std::string_view name) {
+  static constexpr std::string_view kCut = "...";
+  std::string clean;
+  clean.reserve(std::min(name.size(), kMaxNameBytes));
+  while (!name.empty()) {
+    const size_t length = utf8_length(name);
+    const unsigned char first = static_cast<unsigned char>(name.front());
+    const bool bad = length == 0 || first < 0x20 || first == 0x7f || first == ';';
+    const size_t taken = bad ? 1 : length;
+    const size_t room = kMaxNameBytes - (name.size() > kMaxNameBytes - clean.size() ? kCut.size() : 0);
+    if (clean.size() + taken > room) return clean.append(kCut);
+    clean += bad ? std::string_view("?") : name.substr(0, length);
+    name.remove_prefix(taken);
+  }
+  return clean;
+}
+
+}  // namespace stackwatch::protocol

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/unique_fd.h"
+
+/// What the daemon and the symbol worker say to each other, over a SOCK_SEQPACKET pair: one message per packet, a
+/// Header and a body. The worker answers each request that wants an answer, in order, one at a time. Neither side
+/// trusts the other: the daemon is what the worker must not endanger, and the worker may have been taken over by a
+/// stranger's file. Both are of one build, so numbers are in native order and there is no negotiation.
+namespace stackwatch::protocol {
+
+/// Packets above this are refused. Small against a socket buffer (208 kB), so that a whole batch of names (split
+/// where needed) is never the reason for a full one.
+inline constexpr size_t kMaxMessageBytes = 32 * 1024;
+/// Offsets in one request: a deep stack in one go, and a request stays around a kilobyte.
+inline constexpr size_t kMaxOffsets = 128;
+/// Longest name on the wire. Demangled template names have no natural end; past this nobody reads them.
+inline constexpr size_t kMaxNameBytes = 1024;
+/// 20 bytes is SHA-1, what linkers write; 64 is the longest that anybody has asked for.
+inline constexpr size_t kMaxBuildIdBytes = 64;
+inline constexpr size_t kMaxModuleBytes = 64;
+
+/// The worker finds its end of the pair at this descriptor.
+inline constexpr int kWorkerSocket = 3;
+
+inline constexpr uint32_t kMagic = 0x53577331;  // "SWs1"
+inline constexpr uint32_t kKernelObject = 1;    ///< kallsyms; "offsets" are addresses
+inline constexpr uint32_t kVdsoObject = 2;      ///< the worker's own vDSO; needs no kAddObject
+inline constexpr uint32_t kFirstFileObject = 16;
+
+enum class Type : uint16_t {
+  kHello = 1,   ///< worker: is confined and ready to read
+  kAddObject,   ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
+  kObjectInfo,  ///< worker: answer to kAddObject
+  kResolve,     ///< daemon: which functions are at these offsets of object N?
+  kNames,       ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
+  kDropObject,  ///< daemon: object N is not needed any more; no answer
+};
+
+struct Header {
+  uint32_t magic = kMagic;
+  Type type{};
+  uint16_t count = 0;  ///< elements in the body: offsets or names
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+};
+static_assert(sizeof(Header) == 16);
+
+enum class ObjectStatus : uint32_t {
+  kReadable,
+  kUnreadable,  ///< not ELF, broken, or too large
+  kHidden,      ///< kallsyms without addresses
+};
+
+struct Hello {};
+
+struct ObjectInfo {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  ObjectStatus status = ObjectStatus::kUnreadable;
+  std::vector<std::byte> build_id;  ///< empty where there is none
+};
+
+enum class NameKind : uint16_t {
+  kNone,         ///< nothing is known about the offset
+  kSymbol,       ///< `name` is the function
+  kUnwindEntry,  ///< no symbol, but call-frame information says that a function starts at `start`
+};
+
+struct Name {
+  uint16_t index = 0;  ///< of the offset in the request
+  NameKind kind = NameKind::kNone;
+  uint64_t start = 0;  ///< virtual address of the function's start in its object
+  std::string name;
+  std::string module;  ///< kernel only; empty for the kernel itself
+};
+
+struct Names {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  std::vector<Name> names;
+};
+
+struct AddObject {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+};
+
+struct Resolve {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  std::vector<uint64_t> offsets;
+};
+
+struct DropObject {
+  uint32_t object = 0;
+};
+
+using Request = std::variant<AddObject, Resolve, DropObject>;
+using Reply = std::variant<Hello, ObjectInfo, Names>;
+using Bytes = std::vector<std::byte>;
+
+[[nodiscard]] Bytes encode(const Request& request);
+[[nodiscard]] Bytes encode(const Hello& hello);
+/// A build-id longer than kMaxBuildIdBytes is left out.
+[[nodiscard]] Bytes encode(const ObjectInfo& info);
+/// Names and modules longer than their limits are cut. As many packets as it takes.
+[[nodiscard]] std::vector<Bytes> encode(const Names& names);
+
+/// Nothing where the packet is not exactly one well-formed message. (A name's index is in the range of some request,
+/// below kMaxOffsets; whether it is in the range of *the* request is for the caller to check.)
+[[nodiscard]] std::optional<Request> parse_request(std::span<const std::byte> packet);
+[[nodiscard]] std::optional<Reply> parse_reply(std::span<const std::byte> packet);
+
+enum class IoStatus { kDone, kWouldBlock, kClosed, kFailed };
+
+struct Received {
+  IoStatus status = IoStatus::kFailed;  ///< kFailed also for packets above kMaxMessageBytes
+  Bytes packet;
+  UniqueFd file;
+};
+
+/// Sends a packet, with a file where `file` is not negative (it stays the caller's). Blocks only if the socket does.
+[[nodiscard]] IoStatus send_packet(int socket, std::span<const std::byte> packet, int file = -1);
+/// Receives a packet. A file that comes along is dropped by the kernel unless `want_file`.
+[[nodiscard]] Received receive_packet(int socket, bool want_file);
+
+/// A name for people and for formats with separators: valid UTF-8, no control characters, no `;`; each offending
+/// byte becomes `?`. At most kMaxNameBytes, a longer one ends in `...`.
+[[nodiscard]] std::string clean_name(std::string_view name);
+
+}  // namespace stackwatch::protocol

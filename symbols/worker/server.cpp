@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "symbols/worker/server.h"
+
+#include <elf.h>
+#include <malloc.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "symbols/worker/demangle.h"
+
+namespace stackwatch {
+namespace {
+
+/// The kernel maps the vDSO into every process; ours is the same as theirs (of 64-bit ones). As a file, so that it
+/// takes the same way as everything else.
+UniqueFd copy_vdso() {
+  const unsigned long address = ::getauxval(AT_SYSINFO_EHDR);
+  UniqueFd file(::memfd_create("vdso", MFD_CLOEXEC));
+  if (address == 0 || !file) return {};
+  const auto* const image = reinterpret_cast<const std::byte*>(address);
+  Elf64_Ehdr header;
+  std::memcpy(&header, image, sizeof header);
+  const size_t bytes = header.e_shoff + size_t{header.e_shnum} * header.e_shentsize;  // sections come last in it
+  if (::write(file.get(), image, bytes) != static_cast<ssize_t>(bytes)) return {};
+  return file;
+}
+
+}  // namespace
+
+bool SymbolServer::serve(int socket) {
+  if (protocol::send_packet(socket, protocol::encode(protocol::Hello{})) != protocol::IoStatus::kDone) return true;
+  for (;;) {
+    protocol::Received received = protocol::receive_packet(socket, true);
+    if (received.status == protocol::IoStatus::kClosed) return true;
+    if (received.status != protocol::IoStatus::kDone) return false;
+    const auto request = protocol::parse_request(received.packet);
+    if (!request) return false;
+    if (!answer(socket, *request, std::move(received.file))) return true;
+    forget_old_tables();
+  }
+}
+
+bool SymbolServer::answer(int socket, const protocol::Request& request, UniqueFd file) {
+  const auto send = [socket](const protocol::Bytes& packet) {
+    return protocol::send_packet(socket, packet) == protocol::IoStatus::kDone;
+  };
+  if (const auto* add_request = std::get_if<protocol::AddObject>(&request)) {
+    return send(protocol::encode(add(*add_request, std::move(file))));
+  }
+  if (const auto* resolve_request = std::get_if<protocol::Resolve>(&request)) {
+    for (const protocol::Bytes& packet : protocol::encode(resolve(*resolve_request))) {
+      if (!send(packet)) return false;
+    }
+    return true;
+  }
+  objects_.erase(std::get<protocol::DropObject>(request).object);
+  return true;
+}
+
+protocol::ObjectInfo SymbolServer::add(const protocol::AddObject& request, UniqueFd file) {
+  if (request.object != protocol::kKernelObject) return add_file(request, std::move(file));
+  const bool visible = kernel_.load(file.get());
+  return {request.sequence,
+          request.object,
+          visible ? protocol::ObjectStatus::kReadable : protocol::ObjectStatus::kHidden,
+          {}};
+}
+
+protocol::ObjectInfo SymbolServer::add_file(const protocol::AddObject& request, UniqueFd file) {
+  protocol::ObjectInfo info{request.sequence, request.object, protocol::ObjectStatus::kUnreadable, {}};
+  objects_.erase(request.object);
+  if (objects_.size() >= kMaxServedObjects) return info;
+  auto object = ElfObject::open(std::move(file));
+  if (!object) return info;
+  info.status = protocol::ObjectStatus::kReadable;
+  info.build_id = (*object)->build_id();
+  objects_[request.object] = {std::move(*object), ++uses_};
+  return info;
+}
+
+protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {
+  protocol::Names answer{request.sequence, request.object, {}};
+  for (size_t i = 0; i < request.offsets.size(); ++i) {
+    protocol::Name name;
+    try {
+      name = resolve_one(request.object, request.offsets[i]);
+    } catch (const std::bad_alloc&) {
+      // One object's tables do not fit beside the others': start over with none. It costs its names this once.
+      for (auto& [id, served] : objects_) served.object->unload();
+      name = {};
+    }
+    name.index = static_cast<uint16_t>(i);
+    answer.names.push_back(std::move(name));
+  }
+  return answer;
+}
+
+protocol::Name SymbolServer::resolve_one(uint32_t id, uint64_t offset) {
+  protocol::Name name;
+  if (id == protocol::kKernelObject) {
+    if (const auto found = kernel_.find(offset)) {
+      name.kind = protocol::NameKind::kSymbol;
+      name.start = found->start;
+      name.name = found->name;
+      name.module = found->module;
+    }
+    return name;
+  }
+  ElfObject* const object = find_object(id);
+  if (object == nullptr) return name;
+  if (const auto found = object->find(offset)) {
+    name.kind = found->name.empty() ? protocol::NameKind::kUnwindEntry : protocol::NameKind::kSymbol;
+    name.start = found->start;
+    name.name = protocol::clean_name(demangle(found->name));
+  }
+  return name;
+}
+
+ElfObject* SymbolServer::find_object(uint32_t id) {
+  auto served = objects_.find(id);
+  if (served == objects_.end() && id == protocol::kVdsoObject) {
+    auto vdso = ElfObject::open(copy_vdso());
+    if (!vdso) return nullptr;
+    served = objects_.emplace(id, Served{std::move(*vdso), 0}).first;
+  }
+  if (served == objects_.end()) return nullptr;
+  served->second.last_use = ++uses_;
+  return served->second.object.get();
+}
+
+void SymbolServer::forget_old_tables() {
+  size_t total = 0;
+  for (const auto& [id, served] : objects_) total += served.object->table_bytes();
+  bool trimmed = false;
+  while (total > kMaxTableBytes) {
+    Served* oldest = nullptr;
+    for (auto& [id, served] : objects_) {
+      if (served.object->table_bytes() > 0 && (oldest == nullptr || served.last_use < oldest->last_use)) {
+        oldest = &served;
+      }
+    }
+    total -= oldest->object->table_bytes();
+    oldest->object->unload();
+    trimmed = true;
+  }
+  if (trimmed) ::malloc_trim(0);
+}
+
+}  // namespace stackwatch
