@@ -17,59 +17,59 @@
 #include "config/parse.h"
 #include "config/problems.h"
 #include "config/toml_reader.h"
+#include "core/unique_fd.h"
 
 namespace stackwatch {
 namespace {
 
-struct Fd {
-  explicit Fd(int number) : value(number) {}
-  ~Fd() {
-    if (value >= 0) close(value);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  int value;
-};
+constexpr char kTooLarge[] = "it is larger than 1 MiB";
 
 struct CloseDir {
   void operator()(DIR* dir) const { closedir(dir); }
 };
 
-// Why a file could not be read, without a kind: a configuration that cannot be read is wrong use.
+// Why a file could not be read. Not an Error: a configuration that cannot be read is wrong use, whatever the errno.
 struct Unreadable {
-  int error_number = 0;
   std::string why;
+  std::string hint;
 };
 
-Unreadable unreadable(int error_number) { return {error_number, std::generic_category().message(error_number)}; }
+Unreadable unreadable(int error_number) {
+  return {std::generic_category().message(error_number),
+          error_number == EACCES ? "it must be readable to the daemon" : ""};
+}
 
 // Regular files and /dev/null. O_NONBLOCK and no FIFOs, because a reload must not wait for a writer.
 tl::expected<std::string, Unreadable> read_file(const std::string& path) {
-  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (fd.value < 0) return tl::unexpected(unreadable(errno));
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return tl::unexpected(unreadable(errno));
   struct stat status {};
-  if (fstat(fd.value, &status) != 0) return tl::unexpected(unreadable(errno));
+  if (fstat(fd.get(), &status) != 0) return tl::unexpected(unreadable(errno));
   if (S_ISDIR(status.st_mode)) return tl::unexpected(unreadable(EISDIR));
   if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode)) {
-    return tl::unexpected(Unreadable{0, "it is no regular file"});
+    return tl::unexpected(Unreadable{"it is no regular file", {}});
   }
   // One byte more than allowed tells a file that is too large, and one that grows meanwhile.
   std::string text(kMaxConfigFileBytes + 1, '\0');
   size_t size = 0;
   while (size < text.size()) {
-    const ssize_t got = read(fd.value, text.data() + size, text.size() - size);
+    const ssize_t got = read(fd.get(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return tl::unexpected(unreadable(errno));
     if (got == 0) break;
     size += static_cast<size_t>(got);
   }
-  if (size > kMaxConfigFileBytes) return tl::unexpected(Unreadable{EFBIG, "it is larger than 1 MiB"});
+  if (size > kMaxConfigFileBytes) return tl::unexpected(Unreadable{kTooLarge, {}});
   text.resize(size);
   return text;
 }
 
 void apply_text(std::string_view text, std::span<const DetectorSchema> detectors, Config& config, Problems& problems) {
   apply(read_toml(text, problems), detectors, config, problems);
+}
+
+void add_unreadable(Unreadable reason, Problems& problems) {
+  problems.add({}, std::move(reason.why), std::move(reason.hint));
 }
 
 void apply_file(const std::string& path, std::span<const DetectorSchema> detectors, Config& config,
@@ -79,7 +79,7 @@ void apply_file(const std::string& path, std::span<const DetectorSchema> detecto
   if (text) {
     apply_text(*text, detectors, config, problems);
   } else {
-    problems.add({}, text.error().why, text.error().error_number == EACCES ? "it must be readable to the daemon" : "");
+    add_unreadable(text.error(), problems);
   }
 }
 
@@ -90,7 +90,7 @@ std::vector<std::string> list_dropins(const std::string& directory, Problems& pr
   problems.begin_file(directory);
   const std::unique_ptr<DIR, CloseDir> dir(opendir(directory.c_str()));
   if (!dir) {
-    if (errno != ENOENT) problems.add({}, std::generic_category().message(errno));
+    if (errno != ENOENT) add_unreadable(unreadable(errno), problems);
     return names;
   }
   for (;;) {
@@ -100,7 +100,7 @@ std::vector<std::string> list_dropins(const std::string& directory, Problems& pr
     const std::string_view name = entry->d_name;
     if (name.ends_with(kSuffix) && !name.starts_with('.')) names.emplace_back(name);
   }
-  if (errno != 0) problems.add({}, std::generic_category().message(errno));
+  if (errno != 0) add_unreadable(unreadable(errno), problems);
   if (names.size() > kMaxDropins) {
     problems.add({}, "more than " + std::to_string(kMaxDropins) + " files", "join some of them");
     names.clear();
@@ -142,7 +142,7 @@ Result<Config> parse_config(std::string_view text, std::string_view name, std::s
   Problems problems;
   problems.begin_file(std::string(name));
   if (text.size() > kMaxConfigFileBytes) {
-    problems.add({}, "it is larger than 1 MiB");
+    problems.add({}, kTooLarge);
   } else {
     apply_text(text, detectors, config, problems);
   }

@@ -125,7 +125,7 @@ void read_budget(TableReader& reader, AlertsConfig& alerts) {
   }
   const double per_day = budget->count / budget->period_s * kDay;
   if (per_day < kFalseAlarmsPerDay.min || per_day > kFalseAlarmsPerDay.max) {
-    reader.problem(kKey, quoted(*text) + " is out of range", "from \"1 per 3650d\" to \"1 per 1m\"");
+    reader.problem(kKey, in_quotes(*text) + " is out of range", "from \"1 per 3650d\" to \"1 per 1m\"");
     return;
   }
   alerts.false_alarm_budget = *text;
@@ -189,7 +189,7 @@ const WatchRule* find_rule(const Config& config, const std::string& id) {
 void append_rule(WatchRule rule, bool own_id, TableReader& reader, Config& config) {
   if (const WatchRule* other = find_rule(config, rule.id)) {
     if (own_id) {
-      reader.problem("id", quoted(rule.id) + " is the id of the rule at " + other->source + " too");
+      reader.problem("id", in_quotes(rule.id) + " is the id of the rule at " + other->source + " too");
       return;
     }
     config.warnings.push_back(rule.source + ": the same processes (" + describe(rule) + ") as at " + other->source);

@@ -36,8 +36,8 @@ Failure bad(std::string_view key, std::string why, std::string hint = {}) {
 // A path that can only begin with a slash is compared with something that begins otherwise: it would never match.
 Result<void> check_path(std::string_view key, const std::optional<std::string>& pattern) {
   if (!pattern || std::string_view("/*?[").find(pattern->front()) != std::string_view::npos) return {};
-  return bad(key, quoted(*pattern) + " never matches, because it is compared with the whole path",
-             "write " + quoted("*/" + *pattern));
+  return bad(key, in_quotes(*pattern) + " never matches, because it is compared with the whole path",
+             "write " + in_quotes("*/" + *pattern));
 }
 
 // Which types of unit have processes of their own; slices do where somebody moved processes into one by hand.
@@ -50,13 +50,13 @@ Result<void> complete_unit(std::string& unit) {
   const std::string_view type = dot == std::string::npos ? std::string_view{} : std::string_view(unit).substr(dot);
   if (!is_plain(type) || type.empty() || type == ".slice") return {};
   if (std::find(kUnitTypes.begin(), kUnitTypes.end(), type) != kUnitTypes.end()) return {};
-  return bad("unit", quoted(unit) + " is no unit that has processes", suggestion(type, kUnitTypes));
+  return bad("unit", in_quotes(unit) + " is no unit that has processes", suggestion(type, kUnitTypes));
 }
 
 Result<void> check_id(std::string_view id) {
   constexpr std::string_view kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
   if (!id.empty() && id.size() <= kMaxIdBytes && id.find_first_not_of(kAllowed) == std::string_view::npos) return {};
-  return bad("id", quoted(id) + " is no id", "1 to 64 of a-z, A-Z, 0-9, \".\", \"_\", \"-\"");
+  return bad("id", in_quotes(id) + " is no id", "1 to 64 of a-z, A-Z, 0-9, \".\", \"_\", \"-\"");
 }
 
 // FNV-1a: the same in every version of the daemon, which std::hash does not promise.
@@ -89,7 +89,7 @@ Result<void> check_matchers(const WatchRule& rule) {
     if (!pattern) continue;
     any = true;
     if (const auto problem = check_glob(*pattern)) {
-      return bad(matcher.key, quoted(*pattern) + " is no pattern: " + *problem);
+      return bad(matcher.key, in_quotes(*pattern) + " is no pattern: " + *problem);
     }
   }
   if (!any)

@@ -96,7 +96,7 @@ void TableReader::duration(std::string_view key, double& out, const Range& range
   if (!value) {
     problem(key, error_text(value.error()), value.error().hint);
   } else if (*value < range.min || *value > range.max) {
-    problem(key, quoted(*text) + " is out of range", allowed);
+    problem(key, in_quotes(*text) + " is out of range", allowed);
   } else {
     out = *value;
   }
@@ -190,7 +190,7 @@ void TableReader::finish() {
     if (std::find(known_.begin(), known_.end(), entry.key) != known_.end()) continue;
     // TOML gives every key after a [table] to that table.
     std::string hint = entry.key == "tick" ? "it stands above the first [table]" : suggestion(entry.key, known_);
-    add(entry.position, "unknown key " + quoted(entry.key) + " in " + name_, std::move(hint));
+    add(entry.position, "unknown key " + in_quotes(entry.key) + " in " + name_, std::move(hint));
   }
 }
 

@@ -49,7 +49,7 @@ std::string printable(std::string_view text) {
   return result;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   if (text.size() <= kMaxQuotedBytes) return '"' + printable(text) + '"';
   size_t end = kMaxQuotedBytes;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0U) == 0x80U) --end;  // not in the middle of UTF-8
@@ -67,7 +67,7 @@ std::string suggestion(std::string_view name, std::span<const std::string_view> 
       nearest_distance = away;
     }
   }
-  if (!nearest.empty()) return "did you mean " + quoted(nearest) + "?";
+  if (!nearest.empty()) return "did you mean " + in_quotes(nearest) + "?";
   std::string all;
   for (const std::string_view candidate : known) {
     all += all.empty() ? "known: " : ", ";

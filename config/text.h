@@ -8,7 +8,7 @@
 namespace stackwatch {
 
 /// What a user wrote, for one line of an error message: in quotes, control bytes as \xNN, cut after 80 bytes.
-[[nodiscard]] std::string quoted(std::string_view text);
+[[nodiscard]] std::string in_quotes(std::string_view text);
 
 /// The same without the quotes and without cutting.
 [[nodiscard]] std::string printable(std::string_view text);

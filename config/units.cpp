@@ -44,7 +44,7 @@ std::optional<double> take_number(std::string_view& text) {
 }
 
 Failure bad(std::string_view kind, std::string_view text, std::string_view reason, const char* hint) {
-  return fail(ErrorKind::kUsage, std::string(kind) + " " + quoted(text), std::string(reason), hint);
+  return fail(ErrorKind::kUsage, std::string(kind) + " " + in_quotes(text), std::string(reason), hint);
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ Result<double> parse_duration(std::string_view text) {
   rest = trim(rest);
   if (rest.empty()) return bad(kWhat, text, "it has no unit", kDurationHint);
   const auto* unit = std::find_if(kDurations.begin(), kDurations.end(), [&](const Unit& u) { return u.name == rest; });
-  if (unit == kDurations.end()) return bad(kWhat, text, "unknown unit " + quoted(rest), kDurationHint);
+  if (unit == kDurations.end()) return bad(kWhat, text, "unknown unit " + in_quotes(rest), kDurationHint);
   const double seconds = *number * unit->factor;
   if (!(seconds <= kMaxDurationS)) return bad(kWhat, text, "it is longer than 100 years", kDurationHint);
   return seconds;
@@ -77,7 +77,7 @@ Result<uint64_t> parse_bytes(std::string_view text) {
   double factor = 1;
   if (!unit_name.empty()) {
     const auto* unit = std::find_if(kSizes.begin(), kSizes.end(), [&](const Unit& u) { return u.name == unit_name; });
-    if (unit == kSizes.end()) return bad(kWhat, text, "unknown unit " + quoted(rest), kSizeHint);
+    if (unit == kSizes.end()) return bad(kWhat, text, "unknown unit " + in_quotes(rest), kSizeHint);
     factor = unit->factor;
   }
   const double bytes = *number * factor;
@@ -110,7 +110,7 @@ Result<std::vector<ProbeKind>> parse_probes(std::span<const std::string> names) 
     } else if (const std::optional<ProbeKind> kind = parse_probe_kind(name)) {
       kinds.push_back(*kind);
     } else {
-      return fail(ErrorKind::kUsage, "probe " + quoted(name), "there is no such probe", suggestion(name, kNames));
+      return fail(ErrorKind::kUsage, "probe " + in_quotes(name), "there is no such probe", suggestion(name, kNames));
     }
   }
   if (kinds.empty()) return fail(ErrorKind::kUsage, "probes", "the list is empty", "the default is [\"on_cpu\"]");
