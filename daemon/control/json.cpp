@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/control/json.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -35,6 +36,12 @@ void append_escaped(std::string& text, char32_t character) {
   std::array<char, 8> escape{};  // all control characters are in the basic plane: four digits
   std::snprintf(escape.data(), escape.size(), "\\u%04x", static_cast<unsigned>(character) & 0xFFFFU);
   text += escape.data();
+}
+
+/// How many bytes in front need no escape and no decoding.
+size_t plain_prefix(std::string_view text) {
+  const auto plain = [](char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; };
+  return static_cast<size_t>(std::ranges::find_if_not(text, plain) - text.begin());
 }
 
 template <class Rows, class WriteRow>
@@ -142,7 +149,13 @@ void JsonWriter::value(double number) {
 
 void JsonWriter::quoted(std::string_view text) {
   scratch_.assign(1, '"');
-  for (size_t position = 0; position < text.size();) append_escaped(scratch_, next_character(text, position));
+  for (size_t position = 0; position < text.size();) {
+    // Nearly every name is plain from end to end: copied in one piece.
+    const size_t plain = plain_prefix(text.substr(position));
+    scratch_.append(text, position, plain);
+    position += plain;
+    if (position < text.size()) append_escaped(scratch_, next_character(text, position));
+  }
   scratch_.push_back('"');
   writer_.RawValue(scratch_.data(), scratch_.size(), rapidjson::kStringType);
 }

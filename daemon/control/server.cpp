@@ -43,7 +43,7 @@ Result<Source> add_source(sd_event* loop, int fd, uint32_t events, sd_event_io_h
 struct ControlServer::Listening {
   Listener listener;
   Source source;
-  Source retry;  // while the listening rests
+  Source retry;  // made at the start: a timer needs a descriptor, and it is for when there are none left
 };
 
 struct ControlServer::Client {
@@ -64,6 +64,12 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, cons
       add_source(loop, server->listening_->listener.fd(), EPOLLIN, &ControlServer::on_listen, server.get());
   if (!source) return Failure(source.error());
   server->listening_->source = std::move(*source);
+  sd_event_source* retry = nullptr;
+  const int error =
+      sd_event_add_time_relative(loop, &retry, CLOCK_MONOTONIC, 0, 0, &ControlServer::on_pause_over, server.get());
+  if (error < 0) return fail_errno("watch the control socket", -error);
+  server->listening_->retry.reset(retry);
+  sd_event_source_set_enabled(retry, SD_EVENT_OFF);
   return server;
 }
 
@@ -102,12 +108,9 @@ void ControlServer::accept_some() {
 }
 
 void ControlServer::pause_listening() {
-  sd_event_source* timer = nullptr;
-  if (sd_event_add_time_relative(loop_, &timer, CLOCK_MONOTONIC, kAcceptPause_usec, 0, &ControlServer::on_pause_over,
-                                 this) < 0) {
-    return;
-  }
-  listening_->retry.reset(timer);
+  sd_event_source* retry = listening_->retry.get();
+  if (sd_event_source_set_time_relative(retry, kAcceptPause_usec) < 0) return;
+  if (sd_event_source_set_enabled(retry, SD_EVENT_ONESHOT) < 0) return;
   sd_event_source_set_enabled(listening_->source.get(), SD_EVENT_OFF);
 }
 
