@@ -52,13 +52,21 @@ TreeValue convert(const toml::node& node) {
   return value;
 }
 
-// Walks over a document far enough to tell keys from strings and comments, and to count the parts of dotted keys.
-class KeyScanner {
+// Walks over a document far enough to tell keys from strings and comments, and finds what the TOML library must not
+// see.
+class Scanner {
  public:
-  explicit KeyScanner(std::string_view text) : text_(text) {}
+  struct Finding {
+    Position position;
+    std::string why;
+    std::string hint;
+  };
 
-  /// Where a key has too many parts.
-  std::optional<Position> find() {
+  explicit Scanner(std::string_view text) : text_(text) {}
+
+  std::optional<Finding> find() {
+    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+    if (text_.starts_with(kByteOrderMark)) at_ = kByteOrderMark.size();
     while (at_ < text_.size()) {
       const char c = text_[at_];
       if (c == '"' || c == '\'') {
@@ -69,7 +77,13 @@ class KeyScanner {
         at_ = std::min(text_.find('\n', at_), text_.size());
         continue;
       }
-      if (c == '.' && ++dots_ >= kMaxKeyParts) return position();
+      // Version 3.3 of the library runs into __builtin_unreachable() at some letters in keys.
+      if (static_cast<unsigned char>(c) >= 0x80) {
+        return Finding{position(), "a character that is not ASCII outside of quotes", "quotes are straight: \"…\""};
+      }
+      if (c == '.' && ++dots_ >= kMaxKeyParts) {
+        return Finding{position(), "a key has more than " + std::to_string(kMaxKeyParts) + " parts", ""};
+      }
       if (ends_key(c)) dots_ = 0;
       ++at_;
     }
@@ -103,7 +117,12 @@ class KeyScanner {
   [[nodiscard]] Position position() const {
     Position result{1, 1};
     for (const char c : text_.substr(0, at_)) {
-      result = c == '\n' ? Position{result.line + 1, 1} : Position{result.line, result.column + 1};
+      const bool begins_character = (static_cast<unsigned char>(c) & 0xc0U) != 0x80U;
+      if (c == '\n') {
+        result = {result.line + 1, 1};
+      } else if (begins_character) {
+        ++result.column;
+      }
     }
     return result;
   }
@@ -122,8 +141,8 @@ const char* syntax_hint(std::string_view why) {
 }  // namespace
 
 TreeTable read_toml(std::string_view text, Problems& problems) {
-  if (const std::optional<Position> deep = KeyScanner(text).find()) {
-    problems.add(*deep, "a key has more than " + std::to_string(kMaxKeyParts) + " parts");
+  if (auto found = Scanner(text).find()) {
+    problems.add(found->position, std::move(found->why), std::move(found->hint));
     return {};
   }
   const toml::parse_result result = toml::parse(text, std::string_view{});

@@ -3,7 +3,7 @@
 
 #include <fstream>
 #include <iterator>
-#include <regex>
+#include <sstream>
 #include <string>
 
 #include "config/load.h"
@@ -44,9 +44,20 @@ std::string default_file() {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// `#key = value` or `#[[table]]`, as opposed to a sentence.
+bool is_switched_off(const std::string& line) {
+  if (!line.starts_with('#')) return false;
+  const size_t key_end = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", 1);
+  return line.starts_with("#[[") ||
+         (key_end != std::string::npos && key_end > 1 && line.compare(key_end, 3, " = ") == 0);
+}
+
 // The file with every default switched on.
 std::string uncommented() {
-  return std::regex_replace(default_file(), std::regex("(^|\n)#([a-z_]+ = |\\[\\[)"), "$1$2");
+  std::istringstream lines(default_file());
+  std::string text;
+  for (std::string line; std::getline(lines, line);) text += line.substr(is_switched_off(line) ? 1 : 0) + "\n";
+  return text;
 }
 
 TEST(DefaultFile, IsTheBuiltInDefaults) {

@@ -154,6 +154,16 @@ TEST(BadConfig, NotToml) {
   EXPECT_NE(error_of("{\"tick\": \"1s\"}"), "accepted");
 }
 
+// Some letters in keys are undefined behaviour in toml++ 3.3: U+029B is the one that the fuzzer found.
+TEST(BadConfig, LettersOutsideOfQuotesNeverReachTheLibrary) {
+  EXPECT_EQ(error_of("tick = \"1s\"\na.b\xca\x9b = 1"),
+            "f:2:4: a character that is not ASCII outside of quotes (quotes are straight: \"…\")");
+  EXPECT_EQ(error_of("# ü\ntick = “1s”").substr(0, 7), "f:2:8: ");
+  EXPECT_EQ(error_of("\xff\xfet\0").substr(0, 7), "f:1:1: ");
+  EXPECT_EQ(error_of("\"ä\".ö = 1").substr(0, 7), "f:1:5: ");
+  EXPECT_EQ(error_of("\xef\xbb\xbf[[watch]]\nname = \"ü\" # ü\nuser = 'ü'"), "accepted");
+}
+
 TEST(BadConfig, DepthAndSizeAreBounded) {
   std::string dotted = "a";
   for (int i = 0; i < 200000; ++i) dotted += ".a";
