@@ -16,8 +16,11 @@ constexpr double kHoldLearning = 0.4;
 constexpr double kRecalibrateGrowth = 1.05;
 // Ticks that may be learned in one tick after learning was on hold: bounds the work of a tick.
 constexpr int kMaxLearnPerTick = 4;
+// The part of the dispersion that comes from wandering shares grows with the number of samples. What was measured at
+// one load holds up to twice of it; of a larger tick only so many samples are believed to be news.
+constexpr double kMaxLoad = 2;
 // How often places of streams that ceased to matter are given back when all are taken.
-constexpr uint64_t kMakeRoomEvery = 64;
+constexpr uint64_t kMakeRoomEvery = 16;
 // A standing finding's shares, stack and contributors are brought up to date so often: each costs a pass over all
 // stacks.
 constexpr uint64_t kRefreshEvery = 10;
@@ -81,6 +84,11 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
 std::optional<Finding> CompositionDetector::skip() const {
   if (!change_) return std::nullopt;
   return report();
+}
+
+void CompositionDetector::set_policy(const DetectionPolicy& policy) {
+  policy_ = policy;
+  if (!learning_) calibrate_all();
 }
 
 void CompositionDetector::start_over() {
@@ -189,10 +197,17 @@ void CompositionDetector::make_room() {
 
 // ---- evidence
 
+double CompositionDetector::weight_of(const Tick& tick) const {
+  const double ticks = std::max(1.0, tick.interval_s / policy_.tick_s);
+  const double most = kMaxLoad * baseline_.typical_tick() * ticks;
+  return tick.total > most ? most / tick.total : 1;
+}
+
 void CompositionDetector::weigh(const Tick& tick) {
-  evidence_.begin_tick(tick.total, evidence_cap(threshold(), settings_.persistence_s, policy_.tick_s));
+  const double weight = weight_of(tick);
+  evidence_.begin_tick(tick.total * weight, evidence_cap(threshold(), settings_.persistence_s, policy_.tick_s));
   for (const BlockMoments::Count& count : streams_.count(tick, index_)) {
-    evidence_.update(count.stream, static_cast<double>(count.value));
+    evidence_.update(count.stream, static_cast<double>(count.value) * weight);
   }
   evidence_.finish_tick();
 }

@@ -49,7 +49,7 @@ class CompositionDetector final : public Detector {
 
   [[nodiscard]] std::string_view name() const override { return kName; }
   [[nodiscard]] std::optional<Finding> observe(const NamedDelta& delta) override;
-  void set_policy(const DetectionPolicy& policy) override { policy_ = policy; }
+  void set_policy(const DetectionPolicy& policy) override;
   [[nodiscard]] size_t streams() const override { return streams_.used(); }
 
   /// What the detector knows, for tests and benchmarks.
@@ -86,6 +86,8 @@ class CompositionDetector final : public Detector {
   void forget_change();
 
   [[nodiscard]] double threshold() const;
+  /// How much of a tick's samples counts as evidence.
+  [[nodiscard]] double weight_of(const Tick& tick) const;
   [[nodiscard]] ShareDispersion::Share baseline_of(size_t stream) const;
   [[nodiscard]] double min_change(double share) const;
   /// `part` of the smallest change worth telling.

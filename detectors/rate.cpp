@@ -67,6 +67,11 @@ std::optional<Finding> RateDetector::observe(const NamedDelta& delta) {
   return look_for_change();
 }
 
+void RateDetector::set_policy(const DetectionPolicy& policy) {
+  policy_ = policy;
+  if (!learning_) calibrate();
+}
+
 double RateDetector::smallest_change() const {
   const double least = probe_ == ProbeKind::kPageFault
                            ? kMinFaultsPerSecond
@@ -148,13 +153,19 @@ void RateDetector::calibrate() {
   calibrated_s_ = exposure_;
   const double steadiest = kSteadiest * level() + kSteadiestChange * smallest_change();
   double variance = steadiest * steadiest;
+  double shorter = 0;
+  double growth = 1;
   for (size_t scale = 0; scale < kBlockScales && moments_.blocks(scale) >= kMinBlocks; ++scale) {
     const double degrees = moments_.blocks(scale) - 1;
     const double estimate = moments_.scatter(0, scale) / degrees;
     if (scale == 0) deviation_ = std::sqrt(estimate);
     variance = std::max(variance, estimate * (1 + kVarianceMargin * std::sqrt(2 / degrees)));
+    growth = shorter > 0 ? std::clamp(estimate / shorter, 1.0, 2.0) : 1;
+    shorter = estimate;
   }
-  variance_ = variance;
+  // Where the estimate still grows at the longest blocks it would have gone on to grow at longer ones: phases are
+  // longer than what was seen so far.
+  variance_ = variance * growth * growth;
   evidence_.calibrate(0, level_alternatives({level(), variance_, exposure_, smallest_change()}));
 }
 

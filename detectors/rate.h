@@ -38,7 +38,7 @@ class RateDetector final : public Detector {
 
   [[nodiscard]] std::string_view name() const override { return kName; }
   [[nodiscard]] std::optional<Finding> observe(const NamedDelta& delta) override;
-  void set_policy(const DetectionPolicy& policy) override { policy_ = policy; }
+  void set_policy(const DetectionPolicy& policy) override;
   [[nodiscard]] size_t streams() const override { return 1; }
 
   [[nodiscard]] bool is_learning() const { return learning_; }

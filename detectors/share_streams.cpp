@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "detectors/share_streams.h"
 
+#include <algorithm>
+
 namespace stackwatch {
 
 void ShareStreams::clear() {
@@ -20,6 +22,7 @@ std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& inde
     if (entry.stack == StackTable::kOther.value) continue;
     see(stacks_[entry.stack], entry.count, {true, entry.stack, true});
   }
+  place_candidates();
   return fresh_;
 }
 
@@ -47,16 +50,27 @@ void ShareStreams::release(uint32_t stream) {
 void ShareStreams::see(Place& place, float count, Item item) {
   if (place.stream != kNone) return;
   place.seen += count;
-  if (place.seen < kAdmitAt || full()) return;
-  if (free_.empty()) {
-    place.stream = static_cast<uint32_t>(items_.size());
-    items_.push_back(item);
-  } else {
-    place.stream = free_.back();
-    free_.pop_back();
-    items_[place.stream] = item;
+  if (place.seen >= kAdmitAt && !full()) candidates_.push_back({item, count});
+}
+
+void ShareStreams::place_candidates() {
+  if (candidates_.size() > capacity_ - used()) {
+    std::stable_sort(candidates_.begin(), candidates_.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.count > b.count; });
+    candidates_.resize(capacity_ - used());
   }
-  fresh_.push_back(place.stream);
+  for (const Candidate& candidate : candidates_) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<uint32_t>(items_.size()));
+      items_.emplace_back();
+    }
+    const uint32_t stream = free_.back();
+    free_.pop_back();
+    items_[stream] = candidate.item;
+    (candidate.item.is_stack ? stacks_ : functions_)[candidate.item.index].stream = stream;
+    fresh_.push_back(stream);
+  }
+  candidates_.clear();
 }
 
 void ShareStreams::sum_functions(const Tick& tick, StackIndex& index) {

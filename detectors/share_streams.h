@@ -12,7 +12,7 @@
 namespace stackwatch {
 
 /// Which functions and stacks of a process are tested one by one, as streams numbered from 0. Bounded: what comes when
-/// all places are taken is "other", until release() makes room.
+/// all places are taken is "other", until release() makes room; then what has most counts comes first.
 class ShareStreams {
  public:
   struct Item {
@@ -46,13 +46,19 @@ class ShareStreams {
   };
   static constexpr uint32_t kNone = 0xffffffff;
 
+  struct Candidate {
+    Item item;
+    float count = 0;
+  };
   void see(Place& place, float count, Item item);
+  void place_candidates();
   void sum_functions(const Tick& tick, StackIndex& index);
 
   uint32_t capacity_;
   std::vector<Item> items_;
   std::vector<uint32_t> free_;
   std::vector<uint32_t> fresh_;
+  std::vector<Candidate> candidates_;
   std::vector<Place> stacks_;
   std::vector<Place> functions_;
   std::vector<float> function_counts_;  // of the tick at hand; zero elsewhere

@@ -11,8 +11,7 @@ namespace {
 // of a few points. Ticks beyond are neither evidence nor baseline.
 constexpr double kMaxLostShare = 0.1;
 
-// More than any machine has; what lies beyond is garbage, and a float holds sums of it without overflow.
-constexpr double kMaxCount = 1e15;
+// More CPU time in a tick than any machine has is garbage.
 constexpr double kMaxCpuS = 1e6;
 
 double unit(ProbeKind probe) { return probe == ProbeKind::kBlocked || probe == ProbeKind::kRunQueue ? 1e-6 : 1.0; }
@@ -76,6 +75,7 @@ void StackCounts::add(const Tick& tick, StackIndex& index) {
     for (const uint32_t function : functions) by_function[function] += static_cast<double>(entry.count);
   }
   total += tick.total;
+  squares += tick.total * tick.total;
   wall_s += tick.interval_s;
   cpu_s += tick.cpu_s;
 }
@@ -84,6 +84,7 @@ void StackCounts::halve() {
   for (double& count : by_stack) count /= 2;
   for (double& count : by_function) count /= 2;
   total /= 2;
+  squares /= 2;
   wall_s /= 2;
   cpu_s /= 2;
 }
@@ -96,7 +97,7 @@ bool read_tick(const NamedDelta& delta, double last_end_s, Tick& out) {
   out.total = 0;
   for (const NamedDelta::Value& value : delta.values) {
     if (value.value < 0 || value.stack.value >= delta.stacks->size()) return false;
-    const double count = std::min(static_cast<double>(value.value) * scale, kMaxCount);
+    const double count = static_cast<double>(value.value) * scale;
     if (count == 0) continue;
     out.entries.push_back({value.stack.value, static_cast<float>(count)});
     out.total += count;

@@ -87,6 +87,7 @@ struct StackCounts {
   std::vector<double> by_stack;
   std::vector<double> by_function;
   double total = 0;
+  double squares = 0;  ///< sum of the squared totals of the ticks
   double wall_s = 0;
   double cpu_s = 0;
 
@@ -96,6 +97,8 @@ struct StackCounts {
   [[nodiscard]] double function(uint32_t i) const { return i < by_function.size() ? by_function[i] : 0; }
   [[nodiscard]] double stack_share(uint32_t i) const { return total > 0 ? stack(i) / total : 0; }
   [[nodiscard]] double function_share(uint32_t i) const { return total > 0 ? function(i) / total : 0; }
+  /// Total of the tick that an average count is in.
+  [[nodiscard]] double typical_tick() const { return total > 0 ? squares / total : 0; }
   [[nodiscard]] double cores() const { return wall_s > 0 ? cpu_s / wall_s : 0; }
 };
 
