@@ -108,6 +108,7 @@ void Namer::start_reading(const ProcessKey& process, Process& owner, Image& imag
   const bool queued = reader_.read(process, owner.pid_in_ns, image.exec);
   image.state = queued ? Image::State::kReading : Image::State::kUnread;
   some_unread_ |= !queued;
+  stats_.maps_read += queued ? 1 : 0;
 }
 
 void Namer::retry_unread() {

@@ -31,6 +31,7 @@ struct NamerStats {
   uint64_t refused = 0;        ///< stacks refused because too many were waiting
   uint64_t named = 0;          ///< stacks answered
   uint64_t out_of_time = 0;    ///< of these: answered with fallback names because the worker did not answer in time
+  uint64_t maps_read = 0;      ///< how often mappings were read
   uint64_t worker_deaths = 0;  ///< the worker died or had to be killed
   uint64_t bad_objects = 0;    ///< object files without names: unreadable, not ELF, or deadly to the worker
   uint64_t objects = 0;        ///< object files known now

@@ -245,7 +245,7 @@ std::string ElfObject::read_name(const Symbol& symbol) const {
     std::string name(std::min<uint64_t>(room, strings.bytes - symbol.name), '\0');
     name.resize(read_at(file_.get(), strings.offset + symbol.name, name.data(), name.size()));
     const size_t end = name.find('\0');
-    if (end != std::string::npos || room == kMaxRawNameBytes) return name.substr(0, end);
+    if (end != std::string::npos || name.size() == kMaxRawNameBytes) return name.substr(0, end);
   }
   return {};
 }
@@ -253,7 +253,7 @@ std::string ElfObject::read_name(const Symbol& symbol) const {
 size_t ElfObject::table_bytes() const { return symbols_.capacity() * sizeof(Symbol) + unwind_.bytes(); }
 
 void ElfObject::unload() {
-  symbols_ = {};
+  symbols_ = std::vector<Symbol>();  // "= {}" would keep the memory
   strings_[0] = strings_[1] = {};
   unwind_.clear();
   loaded_ = false;

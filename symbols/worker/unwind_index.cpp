@@ -115,8 +115,8 @@ std::optional<uint8_t> parse_cie(std::span<const uint8_t> cie, bool wide) {
 }  // namespace
 
 void UnwindIndex::clear() {
-  entries_ = {};
-  encodings_ = {};
+  entries_ = std::vector<Entry>();  // "= {}" would keep the memory
+  encodings_.clear();
 }
 
 void UnwindIndex::load(int file, const LoadedSegment& header, bool wide_addresses) {

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a worker that a stranger's file has taken over may send to the daemon, and the cleaning of its names; and the
+// worker's own parser. What is understood must come out the same when it is written and read again.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+
+#include "symbols/protocol.h"
+
+using namespace stackwatch::protocol;
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::span packet(reinterpret_cast<const std::byte*>(data), size);
+  if (const auto request = parse_request(packet)) {
+    if (!parse_request(encode(*request))) std::abort();
+  }
+  const auto reply = parse_reply(packet);
+  if (!reply) return 0;
+  if (const auto* names = std::get_if<Names>(&*reply)) {
+    size_t count = 0;
+    for (const Bytes& again : encode(*names)) {
+      const auto parsed = parse_reply(again);
+      if (!parsed) std::abort();
+      count += std::get<Names>(*parsed).names.size();
+    }
+    if (count != names->names.size()) std::abort();
+    for (const Name& name : names->names) {
+      const std::string clean = clean_name(name.name);
+      if (clean.size() > kMaxNameBytes || clean != clean_name(clean)) std::abort();
+      if (std::any_of(clean.begin(), clean.end(), [](char c) { return c == ';' || c == '\n' || c == '\0'; })) {
+        std::abort();
+      }
+    }
+  }
+  return 0;
+}
