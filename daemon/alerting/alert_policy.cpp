@@ -16,6 +16,9 @@ namespace {
 /// Ids are drawn again where one is taken; that many bad draws in a row are a broken generator.
 constexpr int kIdDraws = 4;
 
+/// Times are sums of ticks in floating point, and ticks have jitter: what misses a limit by so little has reached it.
+constexpr double kJitterS = 0.01;
+
 /// Onsets are estimates: a change of nearly that age may be one of just that age.
 constexpr double kAboutAdopted = 0.9;
 
@@ -181,12 +184,12 @@ void AlertPolicy::touch(AlertRecord& record, double time_s) {
 }
 
 bool AlertPolicy::may_fire(const AlertRecord& record) const {
-  if (record.seen_s - record.first_s < options_.persistence_s) return false;
+  if (record.seen_s - record.first_s < options_.persistence_s - kJitterS) return false;
   if (!record.predecessor) return true;
   const AlertRecord::Predecessor& before = *record.predecessor;
   const bool larger = before.unit_of_measure == record.alert.unit_of_measure &&
                       record.largest_change >= options_.larger_factor * before.largest_change;
-  return larger || record.seen_s >= before.cool_until_s;
+  return larger || record.seen_s >= before.cool_until_s - kJitterS;
 }
 
 void AlertPolicy::fire(AlertRecord& record) {
@@ -244,7 +247,7 @@ void AlertPolicy::end_process(const ProcessKey& process, double time_s) {
 void AlertPolicy::end_silent_ones(double time_s) {
   for (auto it = active_.begin(); it != active_.end();) {
     const auto current = it++;
-    if (time_s - current->seen_s < options_.resolve_after_s) continue;
+    if (time_s - current->seen_s < options_.resolve_after_s - kJitterS) continue;
     if (current->is_pending()) {  // no delta came since: it can neither fire nor be seen to be over
       ++(current->is_hidden() ? counters_.cooled_down : counters_.vanished);
       drop(current);
@@ -259,7 +262,7 @@ void AlertPolicy::end_silent_ones(double time_s) {
 
 const AlertRecord* AlertPolicy::cooling_down(const AlertRecord& fresh) const {
   for (const AlertRecord& old : history_) {  // the one resolved last comes first
-    if (fresh.first_s >= old.resolved_s + options_.cooldown_s) return nullptr;
+    if (fresh.first_s >= old.resolved_s + options_.cooldown_s - kJitterS) return nullptr;
     // Another process of the same service may have come back under this id already.
     const bool taken = std::ranges::any_of(
         active_, [&](const AlertRecord& r) { return &r != &fresh && r.predecessor && r.alert.id == old.alert.id; });

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/alerting/console_sink.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,16 +58,31 @@ class NoSigpipe {
   bool was_pending_ = false;
 };
 
-/// One write that does not wait: bytes written or a negative errno. The descriptor's own flags are not touched, since
-/// standard error is shared with others. A pipe or terminal that polls writable takes PIPE_BUF bytes at once.
-ssize_t write_now(int fd, std::string_view text) {
+/// Pipes and terminals are opened again: O_NONBLOCK on the caller's own descriptor would hold for everybody who shares
+/// standard error, and a terminal waits in write() even where poll() calls it writable. -1 where it cannot be had (no
+/// /proc, another user's terminal) or is not needed.
+int open_again(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0 || !(S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode))) return -1;
+  return open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+/// One write that does not wait, to a descriptor that might: bytes written or a negative errno. A pipe that polls
+/// writable takes PIPE_BUF bytes at once; a terminal's room is not known, so it gets single bytes.
+ssize_t write_if_ready(int fd, std::string_view text) {
   const ssize_t sent = send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0) return sent;
   if (errno != ENOTSOCK) return -errno;
   pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
   if (poll(&ready, 1, 0) < 0) return -errno;
   if ((ready.revents & POLLOUT) == 0) return (ready.revents & POLLNVAL) != 0 ? -EBADF : -EAGAIN;
-  const ssize_t written = write(fd, text.data(), std::min<size_t>(text.size(), PIPE_BUF));
+  const size_t size = isatty(fd) == 1 ? 1 : std::min<size_t>(text.size(), PIPE_BUF);
+  const ssize_t written = write(fd, text.data(), size);
+  return written < 0 ? -errno : written;
+}
+
+ssize_t write_nonblocking(int fd, std::string_view text) {
+  const ssize_t written = write(fd, text.data(), text.size());
   return written < 0 ? -errno : written;
 }
 
@@ -135,12 +152,14 @@ bool wants_colour(int fd) {
   return isatty(fd) == 1;
 }
 
+ConsoleSink::ConsoleSink(int fd, bool colour) : fd_(fd), own_(open_again(fd)), colour_(colour) {}
+
 Result<void> ConsoleSink::publish(const Alert& alert) {
   const std::string text = console_text(alert, colour_);
   const NoSigpipe guard;
   std::string_view rest = text;
   while (!rest.empty()) {
-    const ssize_t written = write_now(fd_, rest);
+    const ssize_t written = own_ ? write_nonblocking(own_.get(), rest) : write_if_ready(fd_, rest);
     if (written == -EINTR) continue;
     if (written <= 0) {
       ++lost_;

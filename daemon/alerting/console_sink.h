@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "core/unique_fd.h"
 #include "daemon/sink.h"
 
 namespace stackwatch {
@@ -19,7 +20,7 @@ namespace stackwatch {
 class ConsoleSink final : public Sink {
  public:
   /// `fd` stays the caller's and outlives the sink.
-  ConsoleSink(int fd, bool colour) : fd_(fd), colour_(colour) {}
+  ConsoleSink(int fd, bool colour);
 
   [[nodiscard]] std::string_view name() const override { return "console"; }
   /// Fails where nobody reads; the text, or its end, is lost then.
@@ -28,6 +29,7 @@ class ConsoleSink final : public Sink {
 
  private:
   int fd_;
+  UniqueFd own_;  ///< the same pipe or terminal, opened again so that it can be non-blocking; none for others
   bool colour_;
   uint64_t lost_ = 0;
 };
