@@ -22,7 +22,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr char kTooLarge[] = "it is larger than 1 MiB";
+constexpr char kTooLarge[] = "it is larger than 256 KiB";
 
 struct CloseDir {
   void operator()(DIR* dir) const { closedir(dir); }

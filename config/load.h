@@ -14,8 +14,9 @@ namespace stackwatch {
 
 inline constexpr char kDefaultConfigFile[] = "/etc/stackwatch/stackwatch.toml";
 
-/// Larger files are refused: kMaxWatchRules rules are a fifth of it.
-inline constexpr size_t kMaxConfigFileBytes = 1U << 20U;
+/// Larger files are refused: kMaxWatchRules rules are a third of it, and the worst that can be written into it takes
+/// half a second to refuse, in which a reload holds up a tick.
+inline constexpr size_t kMaxConfigFileBytes = 256 * 1024;
 /// Every process that starts is compared with every rule.
 inline constexpr size_t kMaxWatchRules = 1024;
 /// With kMaxConfigFileBytes it bounds the memory and the time of a reload.

@@ -77,7 +77,7 @@ TEST_F(Load, WhatIsNoRegularFileIsRefused) {
   ASSERT_EQ(mkfifo(files_.main.c_str(), 0600), 0);
   EXPECT_EQ(error().message(), files_.main + ": it is no regular file");  // at once: nobody writes to it
   files_.main = "/dev/zero";
-  EXPECT_EQ(error().message(), "/dev/zero: it is larger than 1 MiB");
+  EXPECT_EQ(error().message(), "/dev/zero: it is larger than 256 KiB");
   files_.main = files_.main + "/x";
   EXPECT_EQ(error().message(), "/dev/zero/x: Not a directory");
 }
@@ -122,7 +122,7 @@ TEST_F(Load, UnreadableDropInsAreRefused) {
 TEST_F(Load, AHugeFileIsRefusedWithoutReadingIt) {
   write_main("");
   fs::resize_file(files_.main, 100'000'000);
-  EXPECT_EQ(error().message(), files_.main + ": it is larger than 1 MiB");
+  EXPECT_EQ(error().message(), files_.main + ": it is larger than 256 KiB");
 }
 
 TEST_F(Load, DropInsThatCannotBeListedAreAnError) {

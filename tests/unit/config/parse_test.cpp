@@ -154,8 +154,7 @@ TEST(BadConfig, NotToml) {
   EXPECT_NE(error_of("{\"tick\": \"1s\"}"), "accepted");
 }
 
-// Some letters in keys are undefined behaviour in toml++ 3.3: U+029B is the one that the fuzzer found.
-TEST(BadConfig, LettersOutsideOfQuotesNeverReachTheLibrary) {
+TEST(BadConfig, LettersOutsideOfQuotes) {
   EXPECT_EQ(error_of("tick = \"1s\"\na.b\xca\x9b = 1"),
             "f:2:4: a character that is not ASCII outside of quotes (quotes are straight: \"…\")");
   EXPECT_EQ(error_of("# ü\ntick = “1s”").substr(0, 7), "f:2:8: ");
@@ -164,16 +163,23 @@ TEST(BadConfig, LettersOutsideOfQuotesNeverReachTheLibrary) {
   EXPECT_EQ(error_of("\xef\xbb\xbf[[watch]]\nname = \"ü\" # ü\nuser = 'ü'"), "accepted");
 }
 
+// Undefined behaviour in toml++ 3.3 as it comes: some letters where it looks for white space. The fuzzer found the
+// first.
+TEST(BadConfig, LettersWhereTheLibraryLooksForWhiteSpace) {
+  EXPECT_NE(error_of("a = [0-22T25:'\xd9\x87\xd1\x86.z' = "), "accepted");
+  EXPECT_EQ(parsed("[[watch]]\nname = \"\"\"a\\\n  \xc2\xa7\"\"\"").watch.at(0).name, "a\xc2\xa7");
+}
+
 TEST(BadConfig, DepthAndSizeAreBounded) {
   std::string dotted = "a";
-  for (int i = 0; i < 200000; ++i) dotted += ".a";
+  for (int i = 0; i < 100000; ++i) dotted += ".a";
   EXPECT_EQ(error_of(dotted + " = 1"), "f:1:32: a key has more than 16 parts");
   EXPECT_NE(error_of("x = 1\n  [" + dotted + "]"), "accepted");
   EXPECT_NE(error_of("'''\n" + dotted + " = 1"), "accepted");  // the scanner and the parser disagree on nothing
   EXPECT_NE(error_of("'\n" + dotted + " = 1").find("parts"), std::string::npos);
   EXPECT_NE(error_of("# '\n\"\\\"\" = '\\'\n" + dotted + " = 1").find("parts"), std::string::npos);
   EXPECT_NE(error_of("a = " + std::string(100000, '[')), "accepted");
-  EXPECT_NE(error_of(std::string(kMaxConfigFileBytes + 1, '#')).find("larger than 1 MiB"), std::string::npos);
+  EXPECT_NE(error_of(std::string(kMaxConfigFileBytes + 1, '#')).find("larger than 256 KiB"), std::string::npos);
   EXPECT_EQ(error_of(std::string(kMaxConfigFileBytes, '#')), "accepted");
 }
 
