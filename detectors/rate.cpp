@@ -25,6 +25,10 @@ constexpr double kVarianceMargin = 2;
 // A level is never believed to be steadier than this, per second: part of the level, and of the smallest change.
 constexpr double kSteadiest = 0.05;
 constexpr double kSteadiestChange = 0.1;
+// A tick far out is evidence for no more than this distance from the level: loads have long upper tails, and a busy
+// half minute is not a new level.
+constexpr double kBelievedDeviations = 3;
+constexpr double kBelievedChanges = 2;
 // Page faults below this many a second are nobody's trouble.
 constexpr double kMinFaultsPerSecond = 100;
 
@@ -60,7 +64,7 @@ std::optional<Finding> RateDetector::observe(const NamedDelta& delta) {
     return std::nullopt;
   }
   evidence_.begin_tick(tick.interval_s, evidence_cap(threshold(), settings_.persistence_s, policy_.tick_s));
-  evidence_.update(0, tick.amount);
+  evidence_.update(0, believed(tick) * tick.interval_s);
   evidence_.finish_tick();
   if (change_) return follow_change(tick);
   learn_ripe();
@@ -80,6 +84,11 @@ double RateDetector::smallest_change() const {
 }
 
 // ---- learning
+
+double RateDetector::believed(const RateTick& tick) const {
+  const double reach = std::max(kBelievedDeviations * deviation_, kBelievedChanges * smallest_change());
+  return std::clamp(tick.rate(), level() - reach, level() + reach);
+}
 
 void RateDetector::learn(const RateTick& tick) {
   double amount = tick.amount;

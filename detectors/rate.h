@@ -56,6 +56,8 @@ class RateDetector final : public Detector {
     [[nodiscard]] double after() const { return amount / wall_s; }
   };
 
+  /// The rate of a tick, cut off at the distance from the level that it may be evidence for.
+  [[nodiscard]] double believed(const RateTick& tick) const;
   void learn(const RateTick& tick);
   void learn_first(const RateTick& tick);
   void relearn_since(double begin_s);

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// How good the detectors are, on simulated processes. Prints Markdown. About a minute; --full takes about fifteen.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "detectors/composition.h"
+#include "detectors/evidence.h"
+#include "optimal_cusum.h"
+#include "simulated_process.h"
+
+namespace stackwatch {
+namespace {
+
+constexpr int kSamples = 99;
+
+struct Effort {
+  int run_length_repetitions = 30;
+  int delay_repetitions = 200;
+};
+
+/// So small that the size of a change never decides: what is measured is the evidence.
+DetectionPolicy bare_policy(double period_s, double streams) {
+  DetectionPolicy policy;
+  policy.false_alarm_period_s = period_s;
+  policy.expected_streams = streams;
+  policy.min_change_share = 0.005;
+  policy.min_change_cores = 0;
+  return policy;
+}
+
+CompositionSettings bare_settings(double learn_s) {
+  CompositionSettings settings;
+  settings.learn_s = learn_s;
+  settings.persistence_s = 0;
+  settings.min_relative_change = 0;
+  return settings;
+}
+
+std::vector<SimulatedProcess::Leaf> equal_functions(int count) {
+  std::vector<SimulatedProcess::Leaf> leaves;
+  for (int i = 0; i < count; ++i) leaves.push_back({{"main", "f" + std::to_string(i)}, 1.0 / count});
+  return leaves;
+}
+
+std::vector<SimulatedProcess::Leaf> two_functions(double share) {
+  return {{{"main", "hot"}, share}, {{"main", "rest"}, 1 - share}};
+}
+
+// ---- run lengths
+
+struct RunLength {
+  double ticks = 0;
+  int alarms = 0;
+  size_t streams = 0;
+};
+
+RunLength run_length(int functions, double dispersion, double persistence_s, double promised, int repetitions) {
+  RunLength out;
+  CompositionSettings settings = bare_settings(600);
+  settings.persistence_s = persistence_s;
+  for (int i = 0; i < repetitions; ++i) {
+    SimulatedProcess process(equal_functions(functions), static_cast<uint64_t>(i) * 7919 + 1, kSamples);
+    process.set_dispersion(dispersion);
+    CompositionDetector detector(bare_policy(promised, 1), settings);
+    while (detector.is_learning()) (void)detector.observe(process.tick());
+    for (double tick = 0; tick < promised; ++tick) {
+      ++out.ticks;
+      if (!detector.observe(process.tick())) continue;
+      ++out.alarms;
+      break;
+    }
+    out.streams = detector.streams();
+  }
+  return out;
+}
+
+void print_run_lengths(const Effort& effort) {
+  constexpr double kPromised = 1e4;
+  std::printf("## Run length without a change\n\n");
+  std::printf(
+      "Promise: one false alarm in %.0f ticks, over all streams of the process. Observed for at most as long,\n",
+      kPromised);
+  std::printf("%d repetitions a row; each with its own baseline of 600 ticks.\n\n", effort.run_length_repetitions);
+  std::printf("| functions | streams | dispersion | persistence | ticks watched | false alarms | mean run length |\n");
+  std::printf("|---|---|---|---|---|---|---|\n");
+  for (const int functions : {2, 10, 100}) {
+    for (const double dispersion : {1.0, 2.0, 5.0}) {
+      for (const double persistence_s : {0.0, 8.0}) {
+        const RunLength r = run_length(functions, dispersion, persistence_s, kPromised, effort.run_length_repetitions);
+        std::printf("| %d | %zu | %.0f | %.0f s | %.0f | %d | %s%.0f |\n", functions, r.streams, dispersion,
+                    persistence_s, r.ticks, r.alarms, r.alarms == 0 ? "> " : "", r.ticks / std::max(1, r.alarms));
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
+// ---- delays
+
+struct Delays {
+  std::vector<double> ticks;
+  int misses = 0;
+
+  [[nodiscard]] double mean() const {
+    return std::accumulate(ticks.begin(), ticks.end(), 0.0) / static_cast<double>(ticks.size());
+  }
+  [[nodiscard]] double percentile(double part) {
+    std::sort(ticks.begin(), ticks.end());
+    return ticks[static_cast<size_t>(part * static_cast<double>(ticks.size() - 1))];
+  }
+};
+
+struct Case {
+  double before;
+  double after;
+  int baseline_ticks;
+  double dispersion;
+  bool as_installed;  // the default settings and policy
+};
+
+Delays delays_of(const Case& c, int repetitions) {
+  constexpr int kLongest = 5000;
+  Delays out;
+  for (int i = 0; i < repetitions; ++i) {
+    SimulatedProcess process(two_functions(c.before), static_cast<uint64_t>(i) * 104729 + 3, kSamples);
+    process.set_dispersion(c.dispersion);
+    CompositionDetector detector =
+        c.as_installed ? CompositionDetector({}, {})
+                       : CompositionDetector(bare_policy(30 * 86400.0, 1), bare_settings(c.baseline_ticks));
+    bool false_alarm = false;
+    for (int tick = 0; tick < c.baseline_ticks; ++tick) false_alarm |= detector.observe(process.tick()).has_value();
+    if (false_alarm) std::printf("false alarm before the change\n");
+    process.move_share(1, 0, c.after - c.before);
+    int ticks = 1;
+    while (ticks < kLongest && !detector.observe(process.tick())) ++ticks;
+    if (ticks == kLongest) ++out.misses;
+    out.ticks.push_back(ticks);
+  }
+  return out;
+}
+
+void print_delays(const Effort& effort) {
+  std::printf("\n## Delay until a change is found\n\n");
+  std::printf(
+      "%d samples a tick of 1 s, %d repetitions a row. \"bare\": one process on a budget of one false alarm in\n",
+      kSamples, effort.delay_repetitions);
+  std::printf(
+      "30 days, persistence and smallest change off. \"installed\": the defaults, 1000 streams on the budget.\n");
+  std::printf(
+      "The optimal CUSUM is told both shares, has the same budget for one stream, and independent samples.\n\n");
+  std::printf(
+      "| change | baseline | dispersion | settings | mean | P95 | missed | optimal mean | optimal P95 | ratio |\n");
+  std::printf("|---|---|---|---|---|---|---|---|---|---|\n");
+  const std::vector<Case> cases{
+      {0.01, 0.02, 3600, 1, false}, {0.10, 0.12, 3600, 1, false}, {0.10, 0.11, 3600, 1, false},
+      {0.10, 0.30, 3600, 1, false}, {0.10, 0.12, 3600, 2, false}, {0.10, 0.30, 60, 1, true},
+      {0.10, 0.30, 60, 5, true},    {0.10, 0.20, 300, 2, true},   {0.01, 0.05, 300, 1, true}};
+  for (const Case& c : cases) {
+    Delays found = delays_of(c, effort.delay_repetitions);
+    const OptimalCusum cusum(c.before, c.after, kSamples, 30 * 86400.0);
+    std::mt19937_64 random(5);
+    Delays best;
+    for (int i = 0; i < 2000; ++i) best.ticks.push_back(cusum.delay(random));
+    std::printf("| %g → %g %% | %d s | %.0f | %s | %.1f s | %.0f s | %d | %.1f s | %.0f s | %.2f |\n", c.before * 100,
+                c.after * 100, c.baseline_ticks, c.dispersion, c.as_installed ? "installed" : "bare", found.mean(),
+                found.percentile(0.95), found.misses, best.mean(), best.percentile(0.95), found.mean() / best.mean());
+    std::fflush(stdout);
+  }
+}
+
+// ---- cost
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void print_cost() {
+  std::printf("\n## Cost\n\n| what | value |\n|---|---|\n");
+  {
+    EvidenceGrid grid;
+    constexpr size_t kStreams = 500;
+    constexpr int kTicks = 20000;
+    Alternatives alternatives;
+    alternatives.per_count.setConstant(0.1F);
+    alternatives.per_exposure.setConstant(-0.01F);
+    alternatives.decreases = true;
+    for (size_t i = 0; i < kStreams; ++i) grid.calibrate(grid.add(), alternatives);
+    const auto start = std::chrono::steady_clock::now();
+    for (int tick = 0; tick < kTicks; ++tick) {
+      grid.begin_tick(kSamples, 3);
+      for (size_t i = 0; i < kStreams; ++i) grid.update(i, 3);
+      grid.finish_tick();
+    }
+    std::printf("| evidence of one stream, one tick | %.3f µs |\n", seconds_since(start) / kTicks / kStreams * 1e6);
+  }
+  for (const int functions : {10, 100, 500}) {
+    SimulatedProcess process(equal_functions(functions), 1, kSamples);
+    CompositionSettings settings;
+    settings.max_streams = 2000;
+    CompositionDetector detector({}, settings);
+    std::vector<NamedDelta> ticks;
+    for (int i = 0; i < 4000; ++i) ticks.push_back(process.tick());
+    for (int i = 0; i < 500; ++i) (void)detector.observe(ticks[static_cast<size_t>(i)]);
+    const auto start = std::chrono::steady_clock::now();
+    for (size_t i = 500; i < ticks.size(); ++i) (void)detector.observe(ticks[i]);
+    const double per_tick = seconds_since(start) / static_cast<double>(ticks.size() - 500) * 1e6;
+    std::printf("| composition, %d functions, %zu streams: a tick / per stream | %.1f µs / %.3f µs |\n", functions,
+                detector.streams(), per_tick, per_tick / static_cast<double>(detector.streams()));
+  }
+}
+
+}  // namespace
+}  // namespace stackwatch
+
+int main(int argc, char** argv) {
+  stackwatch::Effort effort;
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--full") {
+      effort = {400, 2000};
+    } else {
+      std::fprintf(stderr, "bench_detection: %s: unknown option (only --full is known)\n", argv[i]);
+      return 2;
+    }
+  }
+  stackwatch::print_run_lengths(effort);
+  stackwatch::print_delays(effort);
+  stackwatch::print_cost();
+  return 0;
+}
