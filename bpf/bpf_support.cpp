@@ -65,10 +65,11 @@ Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messa
   const int number = error_number < 0 ? -error_number : error_number;
   std::string why = strerrordesc_np(number) != nullptr ? strerrordesc_np(number) : std::to_string(number);
   if (const std::string words = messages.last(); !words.empty()) why += "; " + words;
-  const bool denied = number == EPERM || number == EACCES;
-  const bool missing = number == ENOTSUP || number == EOPNOTSUPP || number == ESRCH || number == EINVAL;
+  // The verifier says EACCES too; that the privileges suffice was checked before anything was loaded.
+  const bool denied = number == EPERM;
+  const bool missing = number == EACCES || number == ENOTSUP || number == EOPNOTSUPP || number == ESRCH || number == EINVAL;
   return fail(denied || missing ? ErrorKind::kUnsupported : ErrorKind::kFailed, std::move(what), std::move(why),
-              denied ? kPrivilegeHint : "");
+              denied ? kPrivilegeHint : "this kernel does not take the program");
 }
 
 uint64_t map_memory_bytes(int map_fd) {

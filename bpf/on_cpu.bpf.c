@@ -101,8 +101,11 @@ static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 s
 static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)bytes / sizeof(__u64) : 0; }
 
 static __always_inline void tell_frames(struct scratch* s, struct watched_process* process, struct stack_count* count) {
-  __u64 size = sizeof(s->header) + (s->header.user + s->header.kernel) * sizeof(__u64);
-  if (size > sizeof(s->header) + sizeof(s->frames)) return; /* cannot be: tells the verifier */
+  __u64 frames = s->header.user + s->header.kernel;
+  /* The compiler must not compute the size from anything but the value that the verifier has seen checked. */
+  asm volatile("" : "+r"(frames));
+  if (frames > 2 * kMaxHalfStack) return;
+  __u64 size = sizeof(s->header) + frames * sizeof(__u64);
   /* The reader drains the ring at every tick; it is woken in between only if the ring fills up. */
   __u64 waiting = bpf_ringbuf_query(&new_stacks, BPF_RB_AVAIL_DATA);
   __u64 room = bpf_ringbuf_query(&new_stacks, BPF_RB_RING_SIZE);

@@ -104,6 +104,8 @@ class ProcCensus final : public Census {
 
 }  // namespace
 
+std::unique_ptr<Census> make_proc_census(Procfs procfs) { return std::make_unique<ProcCensus>(std::move(procfs)); }
+
 std::optional<ProcStat> parse_proc_stat(std::string_view text) {
   // "PID (COMM) STATE PPID …": the name ends at the last bracket, whatever it holds.
   const size_t open = text.find('(');

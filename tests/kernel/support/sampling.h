@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+
+#include "bpf/on_cpu_engine.h"
+#include "core/clock.h"
+
+namespace stackwatch {
+
+/// What a probe counted over several reads.
+struct Counted {
+  int64_t samples = 0;
+  Losses lost;
+  std::unordered_map<uint64_t, int64_t> by_stack;
+  std::unordered_map<uint64_t, RawStack> frames;
+
+  void add(const StackDelta& delta) {
+    for (const auto& value : delta.values) {
+      samples += value.value;
+      by_stack[value.stack.value] += value.value;
+    }
+    for (const auto& stack : delta.new_stacks) frames[stack.hash.value] = stack.stack;
+    lost += delta.lost;
+  }
+};
+
+/// An engine on the real kernel.
+struct LiveEngine {
+  explicit LiveEngine(const OnCpuLimits& limits = {}) {
+    auto made = make_on_cpu_engine(clock, limits);
+    if (!made) throw std::runtime_error(made.error().message());
+    engine = std::move(*made);
+  }
+
+  std::unique_ptr<Probe> attach(const ProcessKey& process, double frequency_hz = 99, bool children = false) const {
+    auto probe = engine->make_probe();
+    const auto attached = probe->attach(process, {.frequency_hz = frequency_hz, .children = children});
+    if (!attached) throw std::runtime_error(attached.error().message());
+    return probe;
+  }
+
+  void collect() const {
+    const auto collected = engine->collect();
+    if (!collected) throw std::runtime_error(collected.error().message());
+  }
+
+  void read_into(Probe& probe, Counted& counted) const {
+    collect();
+    auto delta = probe.read();
+    if (!delta) throw std::runtime_error(delta.error().message());
+    counted.add(*delta);
+  }
+
+  SystemClock clock;
+  std::unique_ptr<ProbeEngine> engine;
+};
+
+inline void pass(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+/// Samples are drawn at fixed times, so their number is within one per interval and CPU of rate × CPU time where the
+/// process runs all the time; where it starts and stops it is as uneven as a Poisson number at most.
+inline void expect_samples_match(int64_t samples, double cpu_s, double frequency_hz) {
+  const double expected = cpu_s * frequency_hz;
+  EXPECT_NEAR(static_cast<double>(samples), expected, 5 * std::sqrt(expected) + 3) << "CPU time " << cpu_s << " s";
+}
+
+}  // namespace stackwatch
