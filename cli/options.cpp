@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <utility>
+
+#include "config/units.h"
+#include "core/alert.h"
+#include "daemon/control/interface.h"
+#include "daemon/control/time_text.h"
+
+namespace stackwatch {
+namespace {
+
+/// More processes than a machine has (pid_max is at most 2^22).
+constexpr size_t kMaxRows = size_t{1} << 22U;
+
+/// The options as they are typed, before they are understood.
+struct Typed {
+  Options options;
+  std::string stacks_since;
+  std::string alerts_since;
+  std::string format = "tree";
+};
+
+/// Read here and not by CLI11, which lets the environment of the verbs that are not called win over the option.
+std::string default_socket() {
+  const char* path = std::getenv("STACKWATCH_SOCKET");
+  return path != nullptr && *path != '\0' ? path : std::string(kDefaultSocketPath);
+}
+
+CLI::App& add_verb(CLI::App& app, Typed& typed, const char* name, const char* description, const char* example) {
+  CLI::App& verb = *app.add_subcommand(name, description);
+  verb.footer("Example:\n  " + std::string(example));
+  verb.add_option("--socket", typed.options.socket, "The daemon's control socket; also STACKWATCH_SOCKET")
+      ->type_name("PATH")
+      ->capture_default_str();
+  verb.add_flag("--json", typed.options.json, "One JSON document (JSON lines with --follow)");
+  return verb;
+}
+
+void add_top(CLI::App& app, Typed& typed) {
+  CLI::App& top = add_verb(app, typed, "top", "The ranking of all processes, refreshed each tick on a terminal",
+                           "stackwatch top -n 5 --by rss --once");
+  top.add_option("-n", typed.options.top_rows, "So many processes")
+      ->type_name("N")
+      ->check(CLI::Range(size_t{1}, kMaxRows));
+  top.add_option("--by", typed.options.top_by, "Order by a metric instead of the score")
+      ->check(CLI::IsMember({"on_cpu", "run_queue", "switches", "faults", "rss", "io"}));
+  top.add_flag("--once", typed.options.once, "Print it once and end");
+}
+
+void add_stacks(CLI::App& app, Typed& typed) {
+  CLI::App& stacks = add_verb(app, typed, "stacks", "The call stacks of one attached process",
+                              "stackwatch stacks 4711 --since 10m --format folded > redis.folded");
+  stacks.add_option("PID", typed.options.pid, "The process")
+      ->required()
+      ->check(CLI::Range(int32_t{1}, std::numeric_limits<int32_t>::max()));
+  stacks.add_option("--probe", typed.options.probe, "What to show")
+      ->check(CLI::IsMember({"on_cpu", "blocked", "run_queue", "memory", "page_fault"}))
+      ->capture_default_str();
+  stacks.add_option("--since", typed.stacks_since, "How far back, like 30s, 10m, 2h (default: all that is kept)")
+      ->type_name("DUR");
+  stacks.add_flag("--series", typed.options.series, "The largest stacks over time");
+  stacks.add_option("--format", typed.format, "How to print them")
+      ->check(CLI::IsMember({"tree", "folded", "json"}))
+      ->capture_default_str();
+}
+
+void add_alerts(CLI::App& app, Typed& typed) {
+  CLI::App& alerts =
+      add_verb(app, typed, "alerts", "What has changed, newest first", "stackwatch alerts --since 2h --state firing");
+  alerts.add_option("--since", typed.alerts_since, "From this time on: 10m (ago), 2026-11-22, '2026-11-22 03:12'")
+      ->type_name("T");
+  alerts.add_option("--state", typed.options.alerts_state, "Only these")
+      ->check(CLI::IsMember({"pending", "firing", "resolved"}));
+  alerts.add_flag("--follow,-f", typed.options.follow,
+                  "Wait for changes and print each; earlier ones come first only where --since is given");
+}
+
+/// A duration before now, or a time; as ISO 8601 in UTC.
+Result<std::string> since_time(const std::string& text, const Clock& clock) {
+  if (const auto time_ns = parse_time(text, ZonelessTime::kLocal)) return format_utc(*time_ns);
+  const Result<double> ago_s = parse_duration(text);
+  if (!ago_s) {
+    return fail(ErrorKind::kUsage, "--since " + text, "it is neither a duration nor a time",
+                "like 10m, 2026-11-22 or '2026-11-22 03:12:00'");
+  }
+  const auto now_s = static_cast<double>(clock.realtime_ns()) * 1e-9;
+  return format_utc(static_cast<uint64_t>(std::max(0.0, now_s - *ago_s) * 1e9));
+}
+
+Result<Options> understand(const Typed& typed, const Clock& clock) {
+  static const std::map<std::string, StacksFormat> kFormats = {
+      {"tree", StacksFormat::kTree}, {"folded", StacksFormat::kFolded}, {"json", StacksFormat::kJson}};
+  Options options = typed.options;
+  options.format = options.json ? StacksFormat::kJson : kFormats.at(typed.format);
+  if (options.series && options.format == StacksFormat::kFolded) {
+    return fail(ErrorKind::kUsage, "--series", "the folded format has one value per stack",
+                "use --format tree or json");
+  }
+  if (!typed.stacks_since.empty()) {
+    const Result<double> since_s = parse_duration(typed.stacks_since);
+    if (!since_s) return Failure(since_s.error());
+    options.stacks_since_s = *since_s;
+  }
+  if (!typed.alerts_since.empty()) {
+    Result<std::string> since = since_time(typed.alerts_since, clock);
+    if (!since) return Failure(since.error());
+    options.alerts_since = std::move(*since);
+  }
+  return options;
+}
+
+std::string one_line(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+Failure wrong_use(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
+  const auto verbs = app.get_subcommands();
+  const std::string help = "see stackwatch " + (verbs.empty() ? "" : verbs.front()->get_name() + " ") + "--help";
+  if (verbs.empty() && argc > 1 && argv[1][0] != '-') {
+    return fail(ErrorKind::kUsage, argv[1], "there is no such verb", help);
+  }
+  if (verbs.empty() && argc <= 1) return fail(ErrorKind::kUsage, "command line", "it names no verb", help);
+  return fail(ErrorKind::kUsage, "command line", one_line(error.what()), help);
+}
+
+}  // namespace
+
+Result<Invocation> parse_options(int argc, const char* const* argv, const Clock& clock) {
+  Typed typed;
+  typed.options.socket = default_socket();
+  CLI::App app("Which process has changed, in which call stack, since when, by how much.", "stackwatch");
+  app.set_version_flag("--version", "stackwatch " STACKWATCH_VERSION);
+  app.require_subcommand(1);
+  app.footer("Example:\n  stackwatch top --once");
+  add_verb(app, typed, "status", "What the daemon does, its load, its losses", "stackwatch status --json");
+  add_top(app, typed);
+  add_verb(app, typed, "attachments", "What is attached to whom, since when, why", "stackwatch attachments");
+  add_stacks(app, typed);
+  add_alerts(app, typed);
+  add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show 6f3a-1")
+      .add_option("ALERT_ID", typed.options.alert_id, "As `stackwatch alerts` prints it")
+      ->required();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    const auto verbs = app.get_subcommands();
+    return Invocation{std::nullopt, verbs.empty() ? app.help() : verbs.front()->help("stackwatch")};
+  } catch (const CLI::CallForVersion& version) {
+    return Invocation{std::nullopt, std::string(version.what()) + "\n"};
+  } catch (const CLI::ParseError& error) {
+    return wrong_use(app, error, argc, argv);
+  }
+  static const std::map<std::string, Verb> kVerbs = {{"status", Verb::kStatus},           {"top", Verb::kTop},
+                                                     {"attachments", Verb::kAttachments}, {"stacks", Verb::kStacks},
+                                                     {"alerts", Verb::kAlerts},           {"show", Verb::kShow}};
+  typed.options.verb = kVerbs.at(app.get_subcommands().front()->get_name());
+  Result<Options> options = understand(typed, clock);
+  if (!options) return Failure(options.error());
+  return Invocation{std::move(*options), ""};
+}
+
+}  // namespace stackwatch

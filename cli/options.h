@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/clock.h"
+#include "core/result.h"
+
+namespace stackwatch {
+
+enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow };
+enum class StacksFormat { kTree, kFolded, kJson };
+
+/// A checked command line. Members that the verb does not know keep their defaults.
+struct Options {
+  Verb verb = Verb::kStatus;
+  std::string socket;
+  bool json = false;
+
+  std::optional<size_t> top_rows;  ///< none: what fits on the screen, 20 elsewhere
+  std::string top_by;              ///< empty: the score
+  bool once = false;
+
+  int32_t pid = 0;
+  std::string probe = "on_cpu";
+  double stacks_since_s = 0;  ///< 0: as far back as is kept
+  bool series = false;
+  StacksFormat format = StacksFormat::kTree;
+
+  std::string alerts_since;  ///< ISO 8601 in UTC; empty: all
+  std::string alerts_state;  ///< empty: every state
+  bool follow = false;
+
+  std::string alert_id;
+};
+
+/// What a command line asks for: a verb, or a text (help, version) to be printed.
+struct Invocation {
+  std::optional<Options> options;
+  std::string text;
+};
+
+/// Reads a command line and the environment's STACKWATCH_SOCKET. Error: of kind kUsage always.
+[[nodiscard]] Result<Invocation> parse_options(int argc, const char* const* argv, const Clock& clock);
+
+}  // namespace stackwatch

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/output.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace stackwatch {
+namespace {
+
+constexpr const char* kWhat = "write the output";
+constexpr const char* kGone = "its reader is gone";
+
+}  // namespace
+
+Result<void> write_output(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t count = write(fd, text.data(), text.size());
+    if (count >= 0) {
+      text.remove_prefix(static_cast<size_t>(count));
+    } else if (errno == EPIPE) {
+      return fail(kWhat, kGone);
+    } else if (errno == EAGAIN) {
+      pollfd entry{fd, POLLOUT, 0};  // somebody has made the terminal non-blocking
+      poll(&entry, 1, -1);
+    } else if (errno != EINTR) {
+      return fail_errno(kWhat, errno);
+    }
+  }
+  return {};
+}
+
+bool reader_is_gone(const Error& error) { return error.what == kWhat && error.why == kGone; }
+
+}  // namespace stackwatch

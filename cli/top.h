@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cli/client.h"
+#include "cli/options.h"
+#include "cli/table.h"
+#include "core/result.h"
+
+namespace stackwatch {
+
+/// The parameters of GetRanking for a command line; `rows` where it does not say how many.
+[[nodiscard]] std::string ranking_parameters(const Options& options, size_t rows);
+
+/// Shows the ranking on the terminal, anew each tick of the daemon, until the person has seen enough.
+[[nodiscard]] Result<void> run_live_top(Client& client, const Options& options, const Style& style);
+
+}  // namespace stackwatch
