@@ -13,14 +13,34 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
+#include <deque>
 #include <map>
+#include <mutex>
 #include <optional>
+#include <set>
+#include <thread>
 #include <utility>
 
 namespace stackwatch {
 namespace {
+
+/// How long the destructor waits for a thread that may hang in a dead file system.
+constexpr std::chrono::seconds kLastWait{1};
+
+struct ReadJob {
+  ProcessKey process;
+  int32_t pid_in_ns = 0;
+  ExecId exec;
+};
+struct ReopenJob {
+  AddressSpaceReader::Source source;
+  ObjectIdentity identity;
+};
+using Job = std::variant<ReadJob, ReopenJob>;
 
 std::string read_all(int directory, const char* name, size_t most) {
   const UniqueFd file(::openat(directory, name, O_RDONLY | O_CLOEXEC));
@@ -96,97 +116,125 @@ size_t count_files(const AddressSpaceReader::Answer& answer) {
 
 }  // namespace
 
+/// Everything that the thread and its owner both use.
+class AddressSpaceReader::Shared {
+ public:
+  explicit Shared(std::string root) : proc_root(std::move(root)), event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+  void run();
+  [[nodiscard]] bool push(Job job);
+
+  const std::string proc_root;
+  UniqueFd event;
+  std::mutex mutex;  // guards everything below
+  std::condition_variable changed;
+  std::deque<Job> jobs;
+  std::vector<Answer> answers;
+  size_t opened_files = 0;  ///< in answers
+  std::set<ObjectIdentity> held;
+  bool stopping = false;
+  bool stopped = false;
+
+ private:
+  enum class Open { kAlways, kUnlessHeld, kNever };
+
+  [[nodiscard]] Answer work(const Job& job);
+  [[nodiscard]] Space do_read(const ReadJob& job);
+  [[nodiscard]] Reopened do_reopen(const ReopenJob& job);
+  [[nodiscard]] UniqueFd open_process(const ProcessKey& process, int32_t pid_in_ns) const;
+  [[nodiscard]] MappedFile open_mapped(int process_dir, const MapsEntry& entry, Open when);
+  [[nodiscard]] bool is_held(const ObjectIdentity& identity);
+};
+
 AddressSpaceReader::AddressSpaceReader(std::string proc_root)
-    : proc_root_(std::move(proc_root)), event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : shared_(std::make_shared<Shared>(std::move(proc_root))) {
   // Signals are the loop's: the thread is born with all of them blocked.
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
+  std::thread([shared = shared_] { shared->run(); }).detach();
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 AddressSpaceReader::~AddressSpaceReader() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
-  thread_.join();
+  std::unique_lock lock(shared_->mutex);
+  shared_->stopping = true;
+  shared_->changed.notify_all();
+  shared_->answers.clear();
+  // Closed here and not with the thread's share, so that nothing is open when we are gone.
+  if (shared_->changed.wait_for(lock, kLastWait, [this] { return shared_->stopped; })) shared_->event.reset();
 }
 
+int AddressSpaceReader::fd() const { return shared_->event.get(); }
+
 bool AddressSpaceReader::read(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
-  return push(ReadJob{process, pid_in_ns, exec});
+  return shared_->push(ReadJob{process, pid_in_ns, exec});
 }
 
 bool AddressSpaceReader::reopen(const Source& source, const ObjectIdentity& identity) {
-  return push(ReopenJob{source, identity});
+  return shared_->push(ReopenJob{source, identity});
 }
 
-bool AddressSpaceReader::push(Job job) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (jobs_.size() >= kMaxReaderJobs) return false;
-    jobs_.push_back(std::move(job));
-  }
-  wake_.notify_all();
+bool AddressSpaceReader::Shared::push(Job job) {
+  const std::lock_guard lock(mutex);
+  if (jobs.size() >= kMaxReaderJobs) return false;
+  jobs.push_back(std::move(job));
+  changed.notify_all();
   return true;
 }
 
 std::vector<AddressSpaceReader::Answer> AddressSpaceReader::take() {
   uint64_t ignored = 0;
-  static_cast<void>(::read(event_.get(), &ignored, sizeof ignored));  // resets it
-  std::vector<Answer> taken;
-  {
-    const std::lock_guard lock(mutex_);
-    taken.swap(answers_);
-    opened_files_ = 0;
-  }
-  wake_.notify_all();
-  return taken;
+  static_cast<void>(::read(fd(), &ignored, sizeof ignored));  // resets it
+  const std::lock_guard lock(shared_->mutex);
+  shared_->opened_files = 0;
+  shared_->changed.notify_all();
+  return std::exchange(shared_->answers, {});
 }
 
 void AddressSpaceReader::hold(const ObjectIdentity& identity) {
-  const std::lock_guard lock(mutex_);
-  held_.insert(identity);
+  const std::lock_guard lock(shared_->mutex);
+  shared_->held.insert(identity);
 }
 
 void AddressSpaceReader::let_go(const ObjectIdentity& identity) {
-  const std::lock_guard lock(mutex_);
-  held_.erase(identity);
+  const std::lock_guard lock(shared_->mutex);
+  shared_->held.erase(identity);
 }
 
-bool AddressSpaceReader::is_held(const ObjectIdentity& identity) {
-  const std::lock_guard lock(mutex_);
-  return held_.contains(identity);
+bool AddressSpaceReader::Shared::is_held(const ObjectIdentity& identity) {
+  const std::lock_guard lock(mutex);
+  return held.contains(identity);
 }
 
-void AddressSpaceReader::run() {
-  std::unique_lock lock(mutex_);
+void AddressSpaceReader::Shared::run() {
+  std::unique_lock lock(mutex);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || (!jobs_.empty() && opened_files_ < kMaxOpenedFiles); });
-    if (stopping_) return;
-    const Job job = std::move(jobs_.front());
-    jobs_.pop_front();
+    changed.wait(lock, [this] { return stopping || (!jobs.empty() && opened_files < kMaxOpenedFiles); });
+    if (stopping) break;
+    const Job job = std::move(jobs.front());
+    jobs.pop_front();
     lock.unlock();
-    Answer answer;
-    if (const auto* read_job = std::get_if<ReadJob>(&job)) {
-      answer = do_read(*read_job);
-    } else {
-      answer = do_reopen(std::get<ReopenJob>(job));
-    }
+    Answer answer = work(job);
     lock.lock();
-    opened_files_ += count_files(answer);
-    answers_.push_back(std::move(answer));
+    opened_files += count_files(answer);
+    answers.push_back(std::move(answer));
     static constexpr uint64_t kOne = 1;
-    static_cast<void>(::write(event_.get(), &kOne, sizeof kOne));
+    static_cast<void>(::write(event.get(), &kOne, sizeof kOne));
   }
+  stopped = true;
+  changed.notify_all();
+}
+
+AddressSpaceReader::Answer AddressSpaceReader::Shared::work(const Job& job) {
+  if (const auto* read_job = std::get_if<ReadJob>(&job)) return do_read(*read_job);
+  return do_reopen(std::get<ReopenJob>(job));
 }
 
 /// The directory stands for the process even when its pid is reused while we read: it then answers ESRCH.
-UniqueFd AddressSpaceReader::open_process(const ProcessKey& process, int32_t pid_in_ns) const {
-  const std::string path = proc_root_ + "/" + std::to_string(pid_in_ns);
+UniqueFd AddressSpaceReader::Shared::open_process(const ProcessKey& process, int32_t pid_in_ns) const {
+  const std::string path = proc_root + "/" + std::to_string(pid_in_ns);
   UniqueFd directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!directory) return {};
   const auto started = start_time_ns(directory.get());
@@ -194,7 +242,7 @@ UniqueFd AddressSpaceReader::open_process(const ProcessKey& process, int32_t pid
   return directory;
 }
 
-AddressSpaceReader::Space AddressSpaceReader::do_read(const ReadJob& job) {
+AddressSpaceReader::Space AddressSpaceReader::Shared::do_read(const ReadJob& job) {
   Space space{job.process, job.exec, false, {}, {}};
   const UniqueFd process = open_process(job.process, job.pid_in_ns);
   if (!process) return space;
@@ -216,7 +264,8 @@ AddressSpaceReader::Space AddressSpaceReader::do_read(const ReadJob& job) {
   return space;
 }
 
-AddressSpaceReader::MappedFile AddressSpaceReader::open_mapped(int process_dir, const MapsEntry& entry, Open when) {
+AddressSpaceReader::MappedFile AddressSpaceReader::Shared::open_mapped(int process_dir, const MapsEntry& entry,
+                                                                       Open when) {
   MappedFile mapped;
   mapped.path = entry.path;
   UniqueFd reached = reach_by_range(process_dir, entry.start, entry.end);
@@ -229,7 +278,7 @@ AddressSpaceReader::MappedFile AddressSpaceReader::open_mapped(int process_dir, 
   return mapped;
 }
 
-AddressSpaceReader::Reopened AddressSpaceReader::do_reopen(const ReopenJob& job) {
+AddressSpaceReader::Reopened AddressSpaceReader::Shared::do_reopen(const ReopenJob& job) {
   Reopened reopened{job.identity, {}};
   const UniqueFd process = open_process(job.source.process, job.source.pid_in_ns);
   if (!process) return reopened;

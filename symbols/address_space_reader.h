@@ -2,14 +2,10 @@
 #pragma once
 
 #include <compare>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <mutex>
-#include <set>
+#include <memory>
 #include <string>
-#include <thread>
 #include <variant>
 #include <vector>
 
@@ -75,13 +71,13 @@ class AddressSpaceReader {
   };
 
   explicit AddressSpaceReader(std::string proc_root);
-  /// Waits for the thread, which finishes the job it is at.
+  /// Waits for the thread to finish the job it is at, but not longer than a second: one that hangs is left behind.
   ~AddressSpaceReader();
   AddressSpaceReader(const AddressSpaceReader&) = delete;
   AddressSpaceReader& operator=(const AddressSpaceReader&) = delete;
 
   /// Readable when there is something to take.
-  [[nodiscard]] int fd() const { return event_.get(); }
+  [[nodiscard]] int fd() const;
   /// False where too many jobs wait.
   [[nodiscard]] bool read(const ProcessKey& process, int32_t pid_in_ns, ExecId exec);
   [[nodiscard]] bool reopen(const Source& source, const ObjectIdentity& identity);
@@ -92,36 +88,8 @@ class AddressSpaceReader {
   void let_go(const ObjectIdentity& identity);
 
  private:
-  struct ReadJob {
-    ProcessKey process;
-    int32_t pid_in_ns = 0;
-    ExecId exec;
-  };
-  struct ReopenJob {
-    Source source;
-    ObjectIdentity identity;
-  };
-  enum class Open { kAlways, kUnlessHeld, kNever };
-  using Job = std::variant<ReadJob, ReopenJob>;
-
-  [[nodiscard]] bool push(Job job);
-  void run();
-  [[nodiscard]] Space do_read(const ReadJob& job);
-  [[nodiscard]] Reopened do_reopen(const ReopenJob& job);
-  [[nodiscard]] UniqueFd open_process(const ProcessKey& process, int32_t pid_in_ns) const;
-  [[nodiscard]] MappedFile open_mapped(int process_dir, const MapsEntry& entry, Open when);
-  [[nodiscard]] bool is_held(const ObjectIdentity& identity);
-
-  std::string proc_root_;
-  UniqueFd event_;
-  std::mutex mutex_;  // guards everything below
-  std::condition_variable wake_;
-  std::deque<Job> jobs_;
-  std::vector<Answer> answers_;
-  size_t opened_files_ = 0;  ///< in answers_
-  std::set<ObjectIdentity> held_;
-  bool stopping_ = false;
-  std::thread thread_;  // last: starts when all else is there
+  class Shared;
+  std::shared_ptr<Shared> shared_;  ///< with the thread, which may outlive us
 };
 
 }  // namespace stackwatch

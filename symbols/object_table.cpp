@@ -12,10 +12,10 @@
 namespace stackwatch {
 namespace {
 
-/// Deaths of the worker that an object may be guilty of, counted in strikes: a death by its own doing is two, a
-/// SIGKILL from outside while it was being read is one, as it may have been chance.
+/// Deaths of the worker that an object may be guilty of, counted in strikes: a death by its own doing is two, one
+/// that may have been chance is one.
 constexpr int kStrikesOfACrash = 2;
-constexpr int kStrikesOfAKill = 1;
+constexpr int kStrikesOfChance = 1;
 constexpr int kMaxStrikes = 2;
 /// Places kept of each object: libc is mapped by everybody, and one of a few will be alive when it must be reopened.
 constexpr size_t kMaxPlaces = 4;
@@ -54,7 +54,7 @@ void ObjectTable::add_builtin(uint32_t id, State state, std::string_view name, s
 
 std::optional<uint32_t> ObjectTable::use(AddressSpaceReader::MappedFile& file, const Place& place) {
   const auto known = index_.find(file.identity);
-  if (known == index_.end() && objects_.size() >= kMaxObjects) return std::nullopt;
+  if (known == index_.end() && objects_.size() >= kMaxObjects && !make_room()) return std::nullopt;
   const uint32_t id = known != index_.end() ? known->second : next_id_++;
   Object& object = objects_[id];
   if (known == index_.end()) {
@@ -263,7 +263,7 @@ void ObjectTable::on_death(std::optional<uint32_t> culprit, bool certain) {
   }
   if (const auto found = culprit ? objects_.find(*culprit) : objects_.end(); found != objects_.end()) {
     Object& object = found->second;
-    object.strikes += certain ? kStrikesOfACrash : kStrikesOfAKill;
+    object.strikes += certain ? kStrikesOfACrash : kStrikesOfChance;
     if (object.strikes >= kMaxStrikes) mark_bad(*culprit, object);
   }
   for (auto& [id, object] : objects_) {
@@ -330,17 +330,32 @@ void ObjectTable::drop_unused() {
   swept_ns_ = now;
   for (auto at = objects_.begin(); at != objects_.end();) {
     Object& object = at->second;
-    if (object.users > 0 || !object.askers.empty() || now - object.unused_since_ns < kKeepUnusedNs) {
-      ++at;
-      continue;
-    }
-    if (object.state == State::kGiven) drops_.push_back(at->first);
-    drop_file(object);
-    cached_names_ -= object.names.size();
-    reader_.let_go(object.identity);
-    index_.erase(object.identity);
-    at = objects_.erase(at);
+    // One that may have killed the worker must be known when it comes back.
+    const bool keep = object.strikes > 0 || now - object.unused_since_ns < kKeepUnusedNs;
+    at = keep || object.users > 0 || !object.askers.empty() ? std::next(at) : erase(at);
   }
+}
+
+/// Gives up the object that has been unused longest, whatever is known about it.
+bool ObjectTable::make_room() {
+  auto oldest = objects_.end();
+  for (auto at = objects_.begin(); at != objects_.end(); ++at) {
+    if (at->second.users > 0 || !at->second.askers.empty()) continue;
+    if (oldest == objects_.end() || at->second.unused_since_ns < oldest->second.unused_since_ns) oldest = at;
+  }
+  if (oldest == objects_.end()) return false;
+  erase(oldest);
+  return true;
+}
+
+ObjectTable::Objects::iterator ObjectTable::erase(Objects::iterator at) {
+  Object& object = at->second;
+  if (object.state == State::kGiven) drops_.push_back(at->first);
+  drop_file(object);
+  cached_names_ -= object.names.size();
+  reader_.let_go(object.identity);
+  index_.erase(object.identity);
+  return objects_.erase(at);
 }
 
 std::vector<Error> ObjectTable::take_events() {

@@ -110,6 +110,8 @@ class ObjectTable final : private SymbolWorker::Listener {
     std::vector<uint64_t> unsent;  ///< keys of askers that the worker was not asked yet
   };
 
+  using Objects = std::unordered_map<uint32_t, Object>;
+
   void on_object(uint32_t id, protocol::ObjectStatus status, std::span<const std::byte> build_id) override;
   void on_name(uint32_t id, uint64_t offset, const protocol::Name& name) override;
   void on_death(std::optional<uint32_t> culprit, bool certain) override;
@@ -131,12 +133,14 @@ class ObjectTable final : private SymbolWorker::Listener {
   [[nodiscard]] bool send_one(uint32_t id, Object& object);
   void send_drops();
   void drop_unused();
+  bool make_room();
+  Objects::iterator erase(Objects::iterator at);
 
   FunctionTable& functions_;
   const Clock& clock_;
   AddressSpaceReader& reader_;
   std::string proc_root_;
-  std::unordered_map<uint32_t, Object> objects_;
+  Objects objects_;
   std::map<ObjectIdentity, uint32_t> index_;
   uint32_t next_id_ = protocol::kFirstFileObject;
   std::deque<uint32_t> work_;   ///< objects with something to send, each once

@@ -56,6 +56,7 @@ SymbolWorker::~SymbolWorker() {
 
 void SymbolWorker::start() {
   killed_because_.clear();
+  timed_out_ = false;
   auto spawned = spawner_->spawn();
   if (!spawned) {
     plan_restart();
@@ -136,6 +137,7 @@ void SymbolWorker::check_time() {
       ready_ && !under_way_.empty() ? std::max(under_way_.front().sent_ns, head_since_ns_) : started_ns_;
   const bool waiting = !ready_ || !under_way_.empty();
   if (waiting && worker_->socket && now - since > kRequestTimeoutNs) {
+    timed_out_ = true;
     kill_worker("it gave no answer for " + std::to_string(kRequestTimeoutNs / 1'000'000'000) + " s");
   }
 }
@@ -160,7 +162,7 @@ void SymbolWorker::reap(Listener& listener) {
 }
 
 void SymbolWorker::bury(Listener& listener, const WorkerExit& exit) {
-  const bool outside = killed_because_.empty() && exit.by_signal && exit.code == SIGKILL;
+  const bool maybe_chance = timed_out_ || (killed_because_.empty() && exit.by_signal && exit.code == SIGKILL);
   std::optional<uint32_t> culprit;
   if (!under_way_.empty()) culprit = under_way_.front().object;  // nothing is sent before the Hello
   ++deaths_;
@@ -176,7 +178,7 @@ void SymbolWorker::bury(Listener& listener, const WorkerExit& exit) {
                             "it is restarted; a file that ended it is not read again and has no function names"});
   }
   plan_restart();
-  listener.on_death(culprit, !outside);
+  listener.on_death(culprit, !maybe_chance);
 }
 
 void SymbolWorker::plan_restart() {

@@ -44,7 +44,8 @@ class SymbolWorker {
     /// One offset of a resolve(); each is answered exactly once unless the worker dies.
     virtual void on_name(uint32_t object, uint64_t offset, const protocol::Name& name) = 0;
     /// Everything it was given is gone; what was not answered will not be. `culprit` is the object it was reading, if
-    /// any; `certain` where its end was no SIGKILL from outside (the OOM killer, a person).
+    /// any; `certain` where it was that object's doing, and not perhaps chance: a SIGKILL from outside (the OOM
+    /// killer, a person), or a time-out on a machine that was too busy.
     virtual void on_death(std::optional<uint32_t> culprit, bool certain) = 0;
   };
 
@@ -94,6 +95,7 @@ class SymbolWorker {
   std::optional<WorkerProcess> worker_;
   bool ready_ = false;
   std::string killed_because_;  ///< empty: we did not kill it
+  bool timed_out_ = false;
   uint32_t next_sequence_ = 1;
   std::deque<UnderWay> under_way_;
   uint64_t head_since_ns_ = 0;  ///< since when the first of them is the worker's work

@@ -154,6 +154,27 @@ TEST_F(NamerTest, ObjectThatEndsTheWorkerIsNotGivenToTheNext) {
   EXPECT_THAT(namer->take_events(), SizeIs(1));
 }
 
+TEST_F(NamerTest, ObjectThatEndedTheWorkerIsRememberedWhenItComesBack) {
+  const auto namer = make();
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{1}, user_stack({here()})));
+  ASSERT_TRUE(wait_until(*namer, [&] { return workers.next().has_value(); }));
+  workers.socket.reset();
+  ASSERT_TRUE(wait_answering(*namer));
+  ASSERT_EQ(namer->stats().bad_objects, 1U);
+  namer->forget(self);
+  clock.advance_s(3600);
+  namer->dispatch();
+  EXPECT_EQ(namer->stats().objects, 3U) << "the kernel, the vDSO and the bad one";
+  namer->learn(self, ::getpid(), ExecId{1});
+  const auto given_before = added.size();
+  ASSERT_TRUE(wait_until(*namer, [&] {
+    answer_all("function");
+    return namer->stats().objects > 3 && added.size() > given_before;
+  }));
+  EXPECT_EQ(namer->stats().bad_objects, 1U);
+  EXPECT_EQ(namer->stats().worker_deaths, 1U);
+}
+
 TEST_F(NamerTest, WorkerThatAlwaysDiesHangsNothing) {
   const auto namer = make();
   ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{1}, user_stack({here()})));

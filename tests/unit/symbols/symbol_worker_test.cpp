@@ -180,7 +180,7 @@ TEST_F(SymbolWorkerTest, HangingAtARequestEndsIt) {
   EXPECT_THAT(listener.deaths, IsEmpty());
   clock.advance_s(0.2);
   worker.dispatch(listener);
-  EXPECT_THAT(listener.deaths, ElementsAre(std::pair(std::optional<uint32_t>(20), true)));
+  EXPECT_THAT(listener.deaths, ElementsAre(std::pair(std::optional<uint32_t>(20), false)));
   EXPECT_EQ(worker.take_events().at(0).why, "it was killed: it gave no answer for 10 s");
 }
 
