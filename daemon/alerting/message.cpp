@@ -41,11 +41,32 @@ std::string_view whole_of(ProbeKind probe) {
   return "time";
 }
 
-/// What a value of this alert is a value of: "of its CPU time", "of CPU time", "in run_queue"; begins with a space.
+/// What a value and its unit are about: "4.3 %" of its CPU time, "0.93 cores" of CPU time, "2.00 threads waiting" for a
+/// CPU. Begins with a space where there is anything to say.
 std::string measured(const Alert& alert) {
   if (is_share(alert.unit_of_measure)) return fmt::format(" of its {}", whole_of(alert.probe));
-  if (alert.probe == ProbeKind::kOnCpu) return " of CPU time";
-  return fmt::format(" of {}", whole_of(alert.probe));
+  switch (alert.probe) {
+    case ProbeKind::kOnCpu:
+      return " of CPU time";
+    case ProbeKind::kBlocked:
+      return " for something else than a CPU";
+    case ProbeKind::kRunQueue:
+      return " for a CPU";
+    case ProbeKind::kMemory:
+      return " of memory";
+    case ProbeKind::kPageFault:
+      return "";
+  }
+  return "";
+}
+
+struct Verb {
+  std::string_view now, past;
+};
+Verb verb_of(const Alert& alert) {
+  if (!alert.frame.empty()) return {"takes", "took"};
+  return alert.probe == ProbeKind::kOnCpu || alert.probe == ProbeKind::kMemory ? Verb{"uses", "used"}
+                                                                               : Verb{"has", "had"};
 }
 
 std::string value_of(const Alert& alert, double value) { return value_text(value, alert.unit_of_measure); }
@@ -62,13 +83,12 @@ std::string now_and_before(const Alert& alert, std::string_view verb) {
 }
 
 std::string statement(const Alert& alert, const std::string& subject, const std::string& since) {
-  const bool whole = alert.frame.empty();
   if (alert.state != AlertState::kResolved)
-    return fmt::format("{}{}, since {}", subject, now_and_before(alert, whole ? "uses" : "takes"), since);
+    return fmt::format("{}{}, since {}", subject, now_and_before(alert, verb_of(alert).now), since);
   if (alert.resolution == kBackToBaseline || alert.resolution.empty())
     return fmt::format("{}is back to about {}{}, was {} since {}", subject, value_of(alert, alert.before),
                        measured(alert), bare_value_of(alert, alert.after), since);
-  const std::string was = fmt::format("{}{}, since {}", subject, now_and_before(alert, whole ? "used" : "took"), since);
+  const std::string was = fmt::format("{}{}, since {}", subject, now_and_before(alert, verb_of(alert).past), since);
   if (alert.resolution == kProcessExited) return fmt::format("has exited; {}", was);
   if (alert.resolution == kNotWatched) return fmt::format("is no longer watched; {}", was);
   return fmt::format("{}, and this counts as normal now", was);
@@ -100,10 +120,11 @@ std::string value_text(double value, std::string_view unit_of_measure) {
     return std::abs(percent) < 1 ? fmt::format("{:.2f} %", percent) : fmt::format("{:.1f} %", percent);
   }
   const double size = std::abs(value);
-  std::string number = value == 0    ? "0"
-                       : size < 0.1  ? fmt::format("{:.3f}", value)
-                       : size < 1000 ? fmt::format("{:.2f}", value)
-                                     : fmt::format("{:.0f}", value);
+  std::string number = value == 0   ? "0"
+                       : size < 0.1 ? fmt::format("{:.3f}", value)
+                       : size < 10  ? fmt::format("{:.2f}", value)
+                       : size < 100 ? fmt::format("{:.1f}", value)
+                                    : fmt::format("{:.0f}", value);
   if (!unit_of_measure.empty()) number.append(" ").append(printable(unit_of_measure, kMaxWord));
   return number;
 }

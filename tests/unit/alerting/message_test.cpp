@@ -128,6 +128,20 @@ TEST_F(MessageTest, OtherProbesHaveTheirOwnWords) {
   EXPECT_NE(message_of(alert).find("takes 4.3 % of its blocked time"), std::string::npos);
 }
 
+TEST_F(MessageTest, WholeProcessesHaveWordsForEachProbe) {
+  Alert alert = sample_rate_alert();
+  alert.unit_of_measure = "threads waiting";
+  alert.probe = ProbeKind::kBlocked;
+  EXPECT_NE(message_of(alert).find(": has 0.93 threads waiting for something else than a CPU, was 0.31, since"),
+            std::string::npos);
+  alert.probe = ProbeKind::kRunQueue;
+  EXPECT_NE(message_of(alert).find(": has 0.93 threads waiting for a CPU, was 0.31, since"), std::string::npos);
+  alert.probe = ProbeKind::kPageFault;
+  alert.unit_of_measure = "faults per second";
+  alert.after = 1200;
+  EXPECT_NE(message_of(alert).find(": has 1200 faults per second, was 0.31, since"), std::string::npos);
+}
+
 TEST(ValueText, HasAUsefulNumberOfDigits) {
   EXPECT_EQ(value_text(0, "share of samples"), "0 %");
   EXPECT_EQ(value_text(0.0004, "share of samples"), "0.04 %");
@@ -135,6 +149,7 @@ TEST(ValueText, HasAUsefulNumberOfDigits) {
   EXPECT_EQ(value_text(1, "share of samples"), "100.0 %");
   EXPECT_EQ(value_text(0, "cores"), "0 cores");
   EXPECT_EQ(value_text(0.0123, "cores"), "0.012 cores");
+  EXPECT_EQ(value_text(12.34, "cores"), "12.3 cores");
   EXPECT_EQ(value_text(12345.6, "faults per second"), "12346 faults per second");
   EXPECT_EQ(value_text(2, ""), "2.00");
 }
