@@ -11,7 +11,7 @@ namespace stackwatch {
 namespace {
 
 // Learning waits while a stream has this part of the evidence that a finding needs.
-constexpr double kHoldLearning = 0.4;
+constexpr double kHoldLearning = 0.3;
 // The alternatives are placed anew when the baseline has grown by a twentieth: its error shrinks by 2.5 % then.
 constexpr double kRecalibrateGrowth = 1.05;
 // Ticks that may be learned in one tick after learning was on hold: bounds the work of a tick.

@@ -15,6 +15,14 @@ constexpr double kProcessFreedom = 8;
 // Shares nearer to 0 or 1 have too few events to say anything about dispersion.
 constexpr double kMinInformativeShare = 0.002;
 
+// The largest of eight noisy estimates is too large. A baseline that has seen many ticks lowers each by one standard
+// error; a young one does not: there too small would be worse than too large.
+constexpr double kYoungTicks = 500;
+constexpr double kOldTicks = 2000;
+
+// 0 for a young baseline, 1 for an old one.
+double age(double ticks) { return std::clamp((ticks - kYoungTicks) / (kOldTicks - kYoungTicks), 0.0, 1.0); }
+
 // Degrees of freedom of a stream's estimate: a stream with two samples in a thousand blocks has two, not a thousand.
 double freedom(double blocks, const ShareDispersion::Share& share) {
   return std::max(0.0, std::min(blocks - 1, share.count * (1 - share.share)));
@@ -86,6 +94,13 @@ void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Shar
     }
     process_[scale] = chi_squared / degrees;
   }
+  // Where the dispersion still grows at the longest blocks, it would have gone on to grow at longer ones: phases are
+  // longer than what a young baseline has seen.
+  growth_ = 1;
+  for (size_t scale = 1; scale < kBlockScales && moments.blocks(scale) >= kMinBlocks; ++scale) {
+    const double step = std::clamp(process_[scale] / process_[scale - 1], 1.0, 2.0);
+    growth_ = std::pow(step, 2 * (1 - age(moments.blocks(0))));
+  }
 }
 
 double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
@@ -98,9 +113,11 @@ double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const
     // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
     const double chi_squared =
         degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(blocks - 1, 1.0) : 0;
-    largest = std::max(largest, (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom));
+    const double estimate = (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom);
+    const double error = std::sqrt(2 / (degrees + kProcessFreedom));
+    largest = std::max(largest, estimate * (1 - age(moments.blocks(0)) * error));
   }
-  return largest;
+  return largest * growth_;
 }
 
 }  // namespace stackwatch

@@ -76,6 +76,7 @@ class ShareDispersion {
 
  private:
   std::array<double, kBlockScales> process_{};
+  double growth_ = 1;
 };
 
 }  // namespace stackwatch

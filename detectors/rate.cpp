@@ -11,7 +11,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr double kHoldLearning = 0.4;        // as for composition
+constexpr double kHoldLearning = 0.3;        // as for composition
 constexpr double kRecalibrateGrowth = 1.05;  // likewise
 constexpr int kMaxLearnPerTick = 4;          // likewise
 constexpr double kStillWorth = 0.5;          // likewise

@@ -13,7 +13,7 @@ struct CompositionSettings {
   double learn_s = 45;               ///< length of the first baseline [30, 86400]
   double quarantine_s = 30;          ///< age at which a later tick enters the baseline [0, 240]
   double memory_s = 3600;            ///< the baseline forgets with this half-life, at the least [300, 2592000]
-  double persistence_s = 8;          ///< no shorter change is told, however large; 0 turns it off [0, 240]
+  double persistence_s = 10;         ///< no shorter change is told, however large; 0 turns it off [0, 240]
   double adopt_after_s = 3600;       ///< a change that stands for so long is the new baseline [60, 2592000]
   double min_relative_change = 0.1;  ///< smallest change worth telling as a part of the share before [0, 10]
   double explains = 0.8;             ///< the function named explains at least this part of the change [0.5, 1]

@@ -453,14 +453,17 @@ INSTANTIATE_TEST_SUITE_P(Dispersions, QuietHours,
 
 TEST(Composition, ManyYoungBaselinesAreQuiet) {
   int findings = 0;
-  for (uint64_t seed = 0; seed < 150; ++seed) {
+  int wild_findings = 0;
+  for (uint64_t seed = 0; seed < 600; ++seed) {
     SimulatedProcess process(ten_functions(), 1000 + seed);
     process.set_dispersion(1 + static_cast<double>(seed % 5));
     process.set_wandering(0.1 * static_cast<double>(seed % 3), 10);
     CompositionDetector detector = make();
-    if (watch(detector, process, 300).finding) ++findings;
+    if (watch(detector, process, 300).finding) ++(seed % 3 == 2 ? wild_findings : findings);
   }
   EXPECT_EQ(findings, 0);
+  // Every share swings by a fifth for ten seconds at a time: 45 s cannot tell that well from a change.
+  EXPECT_LE(wild_findings, 1);
 }
 
 // ---- the life of a finding

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "detectors/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace stackwatch {
+namespace {
+
+std::vector<std::string_view> names(const std::vector<std::unique_ptr<Detector>>& detectors) {
+  std::vector<std::string_view> out;
+  for (const auto& detector : detectors) out.push_back(detector->name());
+  return out;
+}
+
+TEST(Settings, EveryKeyIsRefusedOutsideOfItsRange) {
+  EXPECT_TRUE(validate({}));
+  const auto refused = [](auto change, std::string_view key) {
+    DetectorSettings settings;
+    change(settings);
+    const auto result = validate(settings);
+    ASSERT_FALSE(result) << key;
+    EXPECT_EQ(result.error().what, key);
+    EXPECT_EQ(result.error().kind, ErrorKind::kUsage);
+    EXPECT_THAT(result.error().hint, testing::StartsWith("between "));
+  };
+  refused([](auto& s) { s.composition.learn_s = 29; }, "[detectors.composition] learn");
+  refused([](auto& s) { s.composition.quarantine_s = -1; }, "[detectors.composition] quarantine");
+  refused([](auto& s) { s.composition.memory_s = 0; }, "[detectors.composition] memory");
+  refused([](auto& s) { s.composition.persistence_s = 241; }, "[detectors.composition] persistence");
+  refused([](auto& s) { s.composition.adopt_after_s = 59; }, "[detectors.composition] adopt_after");
+  refused([](auto& s) { s.composition.min_relative_change = std::numeric_limits<double>::quiet_NaN(); },
+          "[detectors.composition] min_relative_change");
+  refused([](auto& s) { s.composition.explains = 1.1; }, "[detectors.composition] explains");
+  refused([](auto& s) { s.composition.max_streams = 1; }, "[detectors.composition] max_streams");
+  refused([](auto& s) { s.rate.learn_s = 1e9; }, "[detectors.rate] learn");
+  refused([](auto& s) { s.rate.quarantine_s = 1000; }, "[detectors.rate] quarantine");
+  refused([](auto& s) { s.rate.memory_s = std::numeric_limits<double>::infinity(); }, "[detectors.rate] memory");
+  refused([](auto& s) { s.rate.persistence_s = -0.1; }, "[detectors.rate] persistence");
+  refused([](auto& s) { s.rate.adopt_after_s = 0; }, "[detectors.rate] adopt_after");
+  refused([](auto& s) { s.rate.min_relative_change = 0; }, "[detectors.rate] min_relative_change");
+  refused([](auto& s) { s.rate.min_change_cores = -1; }, "[detectors.rate] min_change_cores");
+}
+
+TEST(Registry, NamesAreThoseOfTheDetectors) {
+  EXPECT_THAT(detector_names(), testing::ElementsAre("composition", "rate"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), testing::ElementsAre("composition", "rate"));
+}
+
+TEST(Registry, EachCanBeTurnedOff) {
+  DetectorSettings settings;
+  settings.composition.enabled = false;
+  EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {}, settings)), testing::ElementsAre("rate"));
+  settings.composition.enabled = true;
+  settings.rate.enabled = false;
+  EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {}, settings)), testing::ElementsAre("composition"));
+}
+
+TEST(Registry, OutstandingBytesHaveNoSharesAndNoRate) { EXPECT_TRUE(make_detectors(ProbeKind::kMemory, {}).empty()); }
+
+}  // namespace
+}  // namespace stackwatch
