@@ -5,7 +5,6 @@
 #include <array>
 #include <iterator>
 #include <limits>
-#include <ranges>
 
 #include "daemon/control/interface.h"
 #include "daemon/control/time_text.h"
@@ -17,8 +16,8 @@ namespace {
 constexpr int64_t kDefaultRankingRows = 20;
 /// More processes than a machine has: pid_max is at most 2^22.
 constexpr int64_t kMaxRankingRows = 1 << 22;
-/// A year: longer than any history in memory.
-constexpr double kMaxSince_s = 366 * 86400.0;
+/// A hundred years: as long as the durations of the command line can be.
+constexpr double kMaxSince_s = 100 * 366 * 86400.0;
 
 constexpr std::array<std::string_view, 6> kMetrics = {"on_cpu", "run_queue", "switches", "faults", "rss", "io"};
 
@@ -254,7 +253,7 @@ void Dispatcher::subscribe(const VarlinkCall& call, Outcome& outcome) const {
       append_alert_change(changes.emplace_back(), alert);
       bytes += changes.back().size();
     }
-    for (const std::string& change : changes | std::views::reverse) outcome.output += change;
+    for (auto change = changes.rbegin(); change != changes.rend(); ++change) outcome.output += *change;
   }
   outcome.subscription = Subscription{filter.state};
 }
