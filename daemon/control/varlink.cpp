@@ -80,8 +80,10 @@ Result<VarlinkCall> parse_call(std::string_view message) {
   if (request.HasParseError()) return fail(kWhat, rapidjson::GetParseError_En(request.GetParseError()));
   if (!request.IsObject()) return fail(kWhat, "it is no object");
 
-  const auto method = request.FindMember("method");
-  if (method == request.MemberEnd() || !method->value.IsString()) return fail(kWhat, "it names no method");
+  // Through a constant reference: clang finds the comparison of other iterators ambiguous in C++20.
+  const rapidjson::Value& object = request;
+  const auto method = object.FindMember("method");
+  if (method == object.MemberEnd() || !method->value.IsString()) return fail(kWhat, "it names no method");
   call.method.assign(method->value.GetString(), method->value.GetStringLength());
   if (!read_flag(request, "more", call.more) || !read_flag(request, "oneway", call.oneway) ||
       !read_flag(request, "upgrade", call.upgrade)) {
@@ -90,8 +92,8 @@ Result<VarlinkCall> parse_call(std::string_view message) {
   if (call.more && call.oneway) return fail(kWhat, "more and oneway exclude each other");
 
   call.parameters.SetObject();
-  const auto parameters = request.FindMember("parameters");
-  if (parameters != request.MemberEnd() && !parameters->value.IsNull()) {
+  const auto parameters = object.FindMember("parameters");
+  if (parameters != object.MemberEnd() && !parameters->value.IsNull()) {
     if (!parameters->value.IsObject()) return fail(kWhat, "its parameters are no object");
     call.parameters.CopyFrom(parameters->value, call.parameters.GetAllocator());
   }
