@@ -23,9 +23,9 @@ class FakeDaemon {
  public:
   ~FakeDaemon() { stop(); }
 
-  void start(size_t max_clients = 64) {
+  void start(size_t max_clients = 64, const std::string& group = "no-such-group-stackwatch-test") {
     ASSERT_GE(sd_event_new(&loop_), 0);
-    auto server = ControlServer::start(loop_, backend, {path, "no-such-group-stackwatch-test", max_clients});
+    auto server = ControlServer::start(loop_, backend, {path, group, max_clients});
     ASSERT_TRUE(server) << server.error().message();
     server_ = std::move(*server);
     wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <rapidjson/document.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -225,6 +227,39 @@ TEST_F(ProgramTest, FollowingADaemonThatEndsIsAnError) {
   const Finished result = program.finish();
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_NE(result.err.find("closed the connection"), std::string::npos) << result.err;
+}
+
+/// The exit code of `status` as another user: 127 where that user may not even run the program.
+int exit_code_as(uid_t uid, gid_t gid, std::string socket_path) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool changed = setgroups(0, nullptr) == 0 && setgid(gid) == 0 && setuid(uid) == 0;
+    const UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
+    dup2(null.get(), STDOUT_FILENO);
+    dup2(null.get(), STDERR_FILENO);
+    std::string words[] = {"stackwatch", "status", "--socket", std::move(socket_path)};
+    char* const argv[] = {words[0].data(), words[1].data(), words[2].data(), words[3].data(), nullptr};
+    if (changed) execv(STACKWATCH_PROGRAM, argv);
+    _exit(127);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST(ProgramAccessTest, MembersOfTheGroupMayReadAndStrangersMayNot) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
+  constexpr uid_t kNobody = 65534;
+  const group* const readers = getgrnam("daemon");
+  ASSERT_NE(readers, nullptr);
+  const gid_t reader = readers->gr_gid;
+  FakeDaemon daemon;
+  daemon.start(64, "daemon");
+  std::filesystem::permissions(daemon.dir / "", static_cast<std::filesystem::perms>(0755));
+  const int member = exit_code_as(kNobody, reader, daemon.path);
+  if (member == 127) GTEST_SKIP() << "others may not run programs in the build directory";
+  EXPECT_EQ(member, 0);
+  EXPECT_EQ(exit_code_as(kNobody, kNobody, daemon.path), 3);
 }
 
 /// A terminal of our own with the program on it.
