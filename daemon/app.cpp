@@ -137,7 +137,7 @@ Result<void> App::start_sinks() {
   if (!journal_->available()) {
     daemon_->warn("there is no journal (" + journal_options.socket_path + "): alerts are kept in memory alone");
   }
-  pipeline_->add_sink(*journal_);
+  pipeline_->add_sink(*journal_, journal_->available());
   if (options_.foreground) {
     console_ = std::make_unique<ConsoleSink>(STDOUT_FILENO, wants_colour(STDOUT_FILENO));
     pipeline_->add_sink(*console_);

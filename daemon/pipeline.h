@@ -20,7 +20,8 @@ class Pipeline {
   /// All parts outlive the pipeline.
   Pipeline(DeltaSource& source, Detection& detection, AlertPolicy& policy)
       : source_(source), detection_(detection), policy_(policy) {}
-  void add_sink(Sink& sink) { sinks_.push_back({&sink, true}); }
+  /// `works` false: that it does not was told already.
+  void add_sink(Sink& sink, bool works = true) { sinks_.push_back({&sink, works}); }
 
   struct Outcome {
     bool ended = false;              ///< the source has no more ticks
