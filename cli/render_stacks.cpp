@@ -49,8 +49,8 @@ struct Node {
 
 class Tree {
  public:
-  explicit Tree(const JsonValue& stacks) {
-    for (const JsonValue& stack : stacks.GetArray()) {
+  explicit Tree(const JsonValue& report) {
+    for (const JsonValue& stack : array_of(report, "stacks").GetArray()) {
       const int64_t value = integer_of(stack, "value");
       total_ += std::abs(static_cast<double>(value));
       Node* node = &root_;
@@ -61,6 +61,8 @@ class Tree {
         node->value += value;
       }
     }
+    // The report's own total counts stacks too that the list had no room for.
+    total_ = std::max(total_, std::abs(static_cast<double>(integer_of(report, "total"))));
   }
 
   /// Depth first with a stack of its own: a broken unwinder may give stacks as deep as it likes.
@@ -141,8 +143,7 @@ std::string leaf_text(const JsonValue& stack) {
 }  // namespace
 
 std::string render_stack_tree(const JsonValue& report, double prune_share) {
-  const JsonValue& stacks = array_of(report, "stacks");
-  return heading(report) + Tree(stacks).text(prune_share, text_of(report, "probe"));
+  return heading(report) + Tree(report).text(prune_share, text_of(report, "probe"));
 }
 
 std::string render_folded(const JsonValue& report) {

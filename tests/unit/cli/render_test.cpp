@@ -124,6 +124,14 @@ TEST(Render, TheTreeHasInclusiveSharesLargestFirst) {
             "(1 branches below 0.5 % are left out)\n");
 }
 
+TEST(Render, SharesAreOfEverythingThatWasCountedThoughTheListLacksSome) {
+  FakeBackend backend;
+  backend.stacks_report.total = 200;
+  backend.stacks_report.rows = {{{"main"}, 50, {}}};
+  const std::string text = render_stack_tree(stacks_of(backend));
+  EXPECT_NE(text.find("25.0 %"), std::string::npos) << text;
+}
+
 TEST(Render, ARecursionIsAChainAndNotACycle) {
   FakeBackend backend;
   backend.stacks_report.rows = {{{"f", "f", "f"}, 10, {}}};
