@@ -38,6 +38,7 @@ struct Attachments::Attachment {
   ProbeOptions options;
   uint64_t since_ns = 0;
   uint64_t on_cpu_ns = 0;
+  ExecId exec;
   std::vector<AttachedProbe> probes;
   StackTable stacks;
   std::unordered_map<StackHash, StackId> named;
@@ -74,6 +75,7 @@ Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessS
   attachment->reason = order.reason;
   attachment->since_ns = clock_.realtime_ns();
   attachment->on_cpu_ns = sample.on_cpu_ns;
+  attachment->exec = sample.exec;
   if (auto attached = attach_probes(*attachment, order); !attached) return attached;
   namer_.learn(order.process, identity.pid_in_ns, sample.exec);
   attachments_[order.process] = std::move(attachment);
@@ -106,6 +108,19 @@ void Attachments::end(const ProcessKey& process, bool exited) {
   if (found == attachments_.end()) return;
   found->second->ending = true;
   found->second->exited = exited;
+}
+
+void Attachments::replace_program(const ProcessIdentity& identity, ExecId exec) {
+  const auto found = attachments_.find(identity.key);
+  if (found == attachments_.end()) return;
+  found->second->identity = identity;
+  found->second->exec = exec;
+  namer_.learn(identity.key, identity.pid_in_ns, exec);
+}
+
+std::optional<ExecId> Attachments::exec(const ProcessKey& process) const {
+  const auto found = attachments_.find(process);
+  return found == attachments_.end() ? std::nullopt : std::optional(found->second->exec);
 }
 
 bool Attachments::contains(const ProcessKey& process) const { return attachments_.contains(process); }

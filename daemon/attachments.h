@@ -69,6 +69,9 @@ class Attachments {
                                     const AttachOrder& order);
   /// Marks for removal; its last delta is in the next batch that take() fills.
   void end(const ProcessKey& process, bool exited);
+  /// The process executes another program now: its name changes and its mappings are read anew.
+  void replace_program(const ProcessIdentity& identity, ExecId exec);
+  [[nodiscard]] std::optional<ExecId> exec(const ProcessKey& process) const;
   [[nodiscard]] bool contains(const ProcessKey& process) const;
   [[nodiscard]] const AttachReason* reason(const ProcessKey& process) const;
   [[nodiscard]] const ProbeOptions* options(const ProcessKey& process) const;

@@ -18,6 +18,8 @@ struct TickBatch {
   std::span<const ProcessSample> samples;  ///< the census; valid until the next next()
   std::vector<NamedDelta> deltas;    ///< per attached process and probe in order of time; a delta whose names came
                                      ///< late carries its own earlier time
+  std::vector<ProcessKey> replaced;  ///< attached processes that execute another program since the last batch: what was
+                                     ///< learned about them is about the old one
   std::vector<ProcessKey> exits;     ///< attached processes that have ended; their last deltas were in this or an
                                      ///< earlier batch
   std::vector<ProcessKey> detached;  ///< processes that live on and are watched no longer; likewise

@@ -8,6 +8,7 @@ namespace stackwatch {
 std::vector<Observation> Detection::observe(const TickBatch& batch) {
   std::vector<Observation> observations;
   observations.reserve(batch.deltas.size());
+  for (const ProcessKey& process : batch.replaced) processes_.erase(process);
   for (const NamedDelta& delta : batch.deltas) {
     const auto [entry, is_new] = processes_[delta.process].probes.try_emplace(delta.probe);
     if (is_new) entry->second = make_detectors(delta.probe, policy_, settings_);

@@ -51,6 +51,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   }
   for (const ProcessSample& sample : samples_) parts_.attachments.set_on_cpu(sample);
   TickBatch batch;
+  batch.replaced = replace_programs();
   batch.time_s = static_cast<double>(now_ns) * 1e-9;
   Attachments::Ready ready = parts_.attachments.take();
   batch.deltas = std::move(ready.deltas);
@@ -70,6 +71,17 @@ void LiveSource::end_exited() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
     if (!index_.contains(process)) parts_.attachments.end(process, true);
   }
+}
+
+std::vector<ProcessKey> LiveSource::replace_programs() {
+  std::vector<ProcessKey> replaced;
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    const ProcessSample* sample = sample_of(process);
+    if (sample == nullptr || parts_.attachments.exec(process) == sample->exec) continue;
+    parts_.attachments.replace_program(identity_of(*sample), sample->exec);
+    replaced.push_back(process);
+  }
+  return replaced;
 }
 
 // Children that hit a sample are attached by the kernel side already; here they get their place among the attachments.

@@ -54,6 +54,7 @@ class LiveSource final : public DeltaSource {
 
  private:
   void end_exited();
+  [[nodiscard]] std::vector<ProcessKey> replace_programs();
   void attach_adopted();
   void attach_wanted();
   void attach_by_rule(const ProcessSample& sample);

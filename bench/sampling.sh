@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What sampling at 99 Hz costs a switch-heavy target: perf bench sched pipe -T on one CPU, alone, watched by us, and
+# under perf record -g, in turn, so that the machine's drift hits all alike. Ratios of medians.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/build/bin
+rounds=${1:-15}
+loops=200000
+dir=$(mktemp -d)
+daemon=
+finish() {
+  [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
+  rm -rf "$dir"
+}
+trap finish EXIT
+command -v perf >/dev/null || { echo "perf is needed (package linux-perf)" >&2; exit 1; }
+printf '[ranking]\nmax_suspects = 0\n[[watch]]\ncmdline = "perf bench sched pipe*"\nchildren = true\n' >"$dir/watch.toml"
+export STACKWATCH_SOCKET=$dir/socket
+
+pipe() { taskset -c 0 perf bench -f simple sched pipe -T -l "$loops"; } # prints seconds
+
+start_daemon() {
+  "$bin/stackwatchd" --config "$dir/watch.toml" --socket "$STACKWATCH_SOCKET" 2>/dev/null &
+  daemon=$!
+  for _ in $(seq 100); do "$bin/stackwatch" status >/dev/null 2>&1 && break; sleep 0.1; done
+}
+stop_daemon() {
+  kill "$daemon" && wait "$daemon" 2>/dev/null || true
+  daemon=
+}
+
+run_ns() { bpftool prog show name sample_on_cpu 2>/dev/null | sed -n 's/.*run_time_ns \([0-9]*\) run_cnt \([0-9]*\).*/\1 \2/p' | head -n 1; }
+
+pipe >/dev/null
+for _ in $(seq "$rounds"); do
+  pipe >>"$dir/alone"
+  start_daemon
+  pipe >>"$dir/watched"
+  # The census finds the target within a tick; how much of the run was sampled is part of the result.
+  "$bin/stackwatch" status --json | tr ',{' '\n\n' | sed -n 's/^"functions":\([0-9]*\).*/\1/p' >>"$dir/functions"
+  stop_daemon
+  taskset -c 0 perf record -q -g -F 99 -e cpu-clock -o "$dir/perf.data" -- perf bench -f simple sched pipe -T -l "$loops" >>"$dir/perf" 2>/dev/null
+done
+
+median() { sort -n "$1" | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
+quartile() { sort -n "$1" | awk -v q="$2" '{v[NR] = $1} END {i = int(q * (NR - 1)) + 1; print v[i]}'; }
+ratios() { paste "$dir/$1" "$dir/alone" | awk '{print $1 / $2}' >"$dir/$1.ratio"; }
+ratios watched
+ratios perf
+row() { # row NAME FILE RATIOS
+  awk -v name="$1" -v us="$(median "$2")" -v loops="$loops" -v m="$(median "$3")" -v lo="$(quartile "$3" 0.25)" -v hi="$(quartile "$3" 0.75)" \
+    'BEGIN {printf "| %s | %.2f | %.3f | %.3f .. %.3f |\n", name, us * 1e6 / loops, m, lo, hi}'
+}
+echo "perf bench sched pipe -T on CPU 0, $loops operations, $rounds rounds in turn:"
+echo
+echo "| 99 Hz, call chains | µs per operation (median) | ratio to alone (median of pairs) | quartiles |"
+echo "|---|---|---|---|"
+yes 1 | head -n "$rounds" >"$dir/ones"
+row "nobody" "$dir/alone" "$dir/ones"
+row "stackwatchd" "$dir/watched" "$dir/watched.ratio"
+row "perf record -g" "$dir/perf" "$dir/perf.ratio"
+
+if command -v bpftool >/dev/null && [ "$(id -u)" = 0 ]; then
+  old=$(sysctl -n kernel.bpf_stats_enabled)
+  sysctl -q kernel.bpf_stats_enabled=1
+  start_daemon
+  taskset -c 0 perf bench -f simple sched pipe -T -l $((loops * 10)) >/dev/null &
+  load=$!
+  sleep 8
+  read -r ns runs < <(run_ns) || true
+  sysctl -q kernel.bpf_stats_enabled="$old"
+  kill "$load" 2>/dev/null || true
+  stop_daemon
+  [ -z "${ns:-}" ] || awk -v ns="$ns" -v runs="$runs" 'BEGIN {
+    printf "\nThe sampling program itself: %d runs, %.0f ns each on average (idle CPUs included); at 99 Hz that is %.4f %% of a CPU.\n", runs, ns / runs, ns / runs * 99 / 1e7}'
+fi
