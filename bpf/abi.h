@@ -95,7 +95,6 @@ struct watched_process {
   __u32 rate_mhz; /* samples per 1000 s */
   __u32 reserved;
   struct process_id parent; /* where adopted: by whom */
-  __u64 samples;            /* all that hit this process, lost ones included */
   __u64 lost_map_full;
   __u64 frames_late;
   __u64 truncated;
@@ -128,8 +127,8 @@ namespace stackwatch::abi {
 static_assert(sizeof(census_thread) == 80);
 static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
 static_assert(offsetof(census_process, comm) == 208);
-static_assert(sizeof(watched_process) == 72);
-static_assert(offsetof(watched_process, samples) == 24);
+static_assert(sizeof(watched_process) == 64);
+static_assert(offsetof(watched_process, lost_map_full) == 24);
 static_assert(sizeof(stack_key) == 16);
 static_assert(sizeof(stack_count) == 16);
 static_assert(sizeof(stack_frames) == 32);

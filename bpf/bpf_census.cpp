@@ -42,6 +42,8 @@ class BpfCensus final : public Census {
     samples_.clear();
     threads_.clear();
     waits_.clear();
+    cgroup_tokens_.clear();
+    samples_.reserve(last_size_ + last_size_ / 8);
     for (;;) {
       // The kernel fills at most 32 kB at a time and ends reads between records.
       const ssize_t length = read(iterator.get(), buffer_.data(), buffer_.size());
@@ -53,6 +55,7 @@ class BpfCensus final : public Census {
     fold_threads();
     memory_.correct(samples_, waits_);
     assign_cgroups();
+    last_size_ = samples_.size();
     return std::move(samples_);
   }
 
@@ -111,11 +114,11 @@ class BpfCensus final : public Census {
     sample.policy = static_cast<SchedulingPolicy>(process.policy);
     sample.threads = process.threads;
     sample.uid = process.euid;
-    // For assign_cgroups(), which runs when all records are here.
-    cgroup_tokens_[sample.key.pid] = {process.cgroup_set, process.cgroup_id};
+    cgroup_tokens_.emplace_back(process.cgroup_set, process.cgroup_id);
   }
 
   void fold_threads() {
+    if (threads_.empty()) return;
     index_.clear();
     for (size_t i = 0; i < samples_.size(); ++i) index_[samples_[i].key.pid] = i;
     for (const abi::census_thread& thread : threads_) {
@@ -137,8 +140,9 @@ class BpfCensus final : public Census {
   // and a process does not change cgroups often.
   void assign_cgroups() {
     ++censuses_;
-    for (ProcessSample& sample : samples_) {
-      const auto [set, id] = cgroup_tokens_[sample.key.pid];
+    for (size_t i = 0; i < samples_.size(); ++i) {
+      ProcessSample& sample = samples_[i];
+      const auto [set, id] = cgroup_tokens_[i];
       Cgroup& cgroup = cgroups_[sample.key.pid];
       if (cgroup.set != set || cgroup.id != id || cgroup.start_time_ns != sample.key.start_time_ns) {
         cgroup = {set, id, sample.key.start_time_ns, read_cgroup_(sample.pid_in_ns), 0};
@@ -147,7 +151,6 @@ class BpfCensus final : public Census {
       sample.cgroup = cgroup.path;
     }
     std::erase_if(cgroups_, [this](const auto& entry) { return entry.second.seen != censuses_; });
-    cgroup_tokens_.clear();
   }
 
   CgroupReader read_cgroup_;
@@ -158,10 +161,11 @@ class BpfCensus final : public Census {
   std::vector<abi::census_thread> threads_;
   std::vector<CensusMemory::ThreadWait> waits_;
   std::unordered_map<int32_t, size_t> index_;
-  std::unordered_map<int32_t, std::pair<uint64_t, uint64_t>> cgroup_tokens_;
+  std::vector<std::pair<uint64_t, uint64_t>> cgroup_tokens_;  // of samples_, in the same order
   std::unordered_map<int32_t, Cgroup> cgroups_;
   CensusMemory memory_;
   uint64_t censuses_ = 0;
+  size_t last_size_ = 0;
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ enum { kDefaultPriority = 120, kPagesFile = 0, kPagesAnonymous = 1, kPagesShared
 
 static __always_inline __u64 positive(__s64 value) { return value > 0 ? (__u64)value : 0; }
 
-// Approximate by up to 32 pages per CPU on kernels with per-CPU counters: /proc/PID/stat is so too.
+// Approximate by up to max(32, 2 x CPUs) pages per CPU on kernels with per-CPU counters: /proc/PID/stat is so too.
 static __always_inline __u64 rss_pages(struct mm_struct* mm) {
   if (bpf_core_type_exists(struct mm_rss_stat)) {
     struct mm_struct___until_6_1* old = (void*)mm;
@@ -49,8 +49,8 @@ static __always_inline void fill_thread(struct census_thread* out, struct task_s
   out->minor_faults = task->min_flt;
   out->major_faults = task->maj_flt;
   if (bpf_core_field_exists(task->ioac.read_bytes)) {
-    out->read_bytes = BPF_CORE_READ(task, ioac.read_bytes);
-    out->write_bytes = BPF_CORE_READ(task, ioac.write_bytes);
+    out->read_bytes = task->ioac.read_bytes;
+    out->write_bytes = task->ioac.write_bytes;
   }
 }
 
@@ -65,32 +65,32 @@ int take_census(struct bpf_iter__task* ctx) {
     return 0;
   }
 
+  // A zombie has ended; a leader that ended before its threads stands for them still.
+  struct signal_struct* signal = task->signal;
+  if (!signal || (task->exit_state && signal->nr_threads <= 1)) return 0;
   struct census_process process = {.self = {.kind = kCensusProcess}};
   fill_thread(&process.self, task);
-  struct signal_struct* signal = task->signal;
-  if (signal) {
-    process.threads = (__u32)signal->nr_threads;
-    process.dead.on_cpu_ns = signal->sum_sched_runtime;
-    process.dead.voluntary_switches = signal->nvcsw;
-    process.dead.involuntary_switches = signal->nivcsw;
-    process.dead.minor_faults = signal->min_flt;
-    process.dead.major_faults = signal->maj_flt;
-    if (bpf_core_field_exists(signal->ioac.read_bytes)) {
-      process.dead.read_bytes = BPF_CORE_READ(signal, ioac.read_bytes);
-      process.dead.write_bytes = BPF_CORE_READ(signal, ioac.write_bytes);
-    }
+  process.threads = (__u32)signal->nr_threads;
+  process.dead.on_cpu_ns = signal->sum_sched_runtime;
+  process.dead.voluntary_switches = signal->nvcsw;
+  process.dead.involuntary_switches = signal->nivcsw;
+  process.dead.minor_faults = signal->min_flt;
+  process.dead.major_faults = signal->maj_flt;
+  if (bpf_core_field_exists(signal->ioac.read_bytes)) {
+    process.dead.read_bytes = signal->ioac.read_bytes;
+    process.dead.write_bytes = signal->ioac.write_bytes;
   }
   process.start_boottime_ns = task->start_boottime;
   process.exec_id = task->self_exec_id;
   process.cgroup_set = (__u64)task->cgroups;
-  process.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  process.cgroup_id = task->cgroups->dfl_cgrp->kn->id;
   struct mm_struct* mm = task->mm;
   if (mm) process.rss_pages = rss_pages(mm);
-  process.parent_tgid = BPF_CORE_READ(task, real_parent, tgid);
+  process.parent_tgid = task->real_parent->tgid;
   process.pid_in_ns = pid_for_reader(task);
   process.nice = task->static_prio - kDefaultPriority;
   process.policy = task->policy;
-  process.euid = BPF_CORE_READ(task, cred, euid.val);
+  process.euid = task->cred->euid.val;
   process.flags = task->flags;
   bpf_probe_read_kernel(process.comm, sizeof(process.comm), task->comm);
   bpf_seq_write(ctx->meta->seq, &process, sizeof(process));

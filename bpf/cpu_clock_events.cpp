@@ -24,7 +24,7 @@ std::string read_online() {
   return text;
 }
 
-Result<BpfLink> open_on(int cpu, bpf_program& program, uint32_t frequency_hz) {
+Result<UniqueFd> open_on(int cpu, uint32_t frequency_hz) {
   perf_event_attr attributes{};
   attributes.size = sizeof(attributes);
   attributes.type = PERF_TYPE_SOFTWARE;
@@ -32,20 +32,15 @@ Result<BpfLink> open_on(int cpu, bpf_program& program, uint32_t frequency_hz) {
   attributes.freq = 1;
   attributes.sample_freq = frequency_hz;
   attributes.exclude_idle = 1;
+  attributes.disabled = 1;  // attaching the program starts it
   UniqueFd event(static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
-  if (!event) {
-    if (errno == EINVAL) {
-      return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(frequency_hz) + " Hz",
-                  "the kernel refuses it", "see sysctl kernel.perf_event_max_sample_rate");
-    }
-    return fail_errno("open a clock event on CPU " + std::to_string(cpu), errno,
-                      "run as root, or grant CAP_PERFMON; in a container, allow perf_event_open");
+  if (event) return event;
+  if (errno == EINVAL) {
+    return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(frequency_hz) + " Hz",
+                "the kernel refuses it", "see sysctl kernel.perf_event_max_sample_rate");
   }
-  const LibbpfMessages messages;
-  BpfLink link(bpf_program__attach_perf_event(&program, event.get()));
-  if (!link) return fail_bpf("attach the sampling program", errno, messages);
-  static_cast<void>(event.release());  // the link owns it now
-  return link;
+  return fail_errno("open a clock event on CPU " + std::to_string(cpu), errno,
+                    "run as root, or grant CAP_PERFMON; in a container, allow perf_event_open");
 }
 
 }  // namespace
@@ -73,15 +68,25 @@ std::vector<int> parse_cpu_list(const std::string& text) {
   return cpus;
 }
 
-Result<void> CpuClockEvents::open(bpf_program& program, uint32_t frequency_hz) {
+Result<void> CpuClockEvents::open(bpf_program& program, uint32_t frequency_hz, const std::function<void()>& between) {
   std::string online = read_online();
   const std::vector<int> cpus = parse_cpu_list(online);
   if (cpus.empty()) return fail("open clock events", std::string("no CPU list in ") + kOnlinePath);
-  std::vector<BpfLink> links;
+  std::vector<UniqueFd> events;
   for (const int cpu : cpus) {
-    auto link = open_on(cpu, program, frequency_hz);
-    if (!link) return Failure(link.error());
-    links.push_back(std::move(*link));
+    auto event = open_on(cpu, frequency_hz);
+    if (!event) return Failure(event.error());
+    events.push_back(std::move(*event));
+  }
+  close();
+  between();
+  const LibbpfMessages messages;
+  std::vector<BpfLink> links;
+  for (UniqueFd& event : events) {
+    BpfLink link(bpf_program__attach_perf_event(&program, event.get()));
+    if (!link) return fail_bpf("attach the sampling program", errno, messages);
+    static_cast<void>(event.release());  // the link owns it now
+    links.push_back(std::move(link));
   }
   links_ = std::move(links);
   online_ = std::move(online);
@@ -94,11 +99,6 @@ void CpuClockEvents::close() {
   frequency_hz_ = 0;
 }
 
-Result<void> CpuClockEvents::follow_hotplug(bpf_program& program) {
-  if (!is_open() || read_online() == online_) return {};
-  const uint32_t frequency_hz = frequency_hz_;
-  close();
-  return open(program, frequency_hz);
-}
+bool CpuClockEvents::cpus_changed() const { return is_open() && read_online() != online_; }
 
 }  // namespace stackwatch

@@ -6,6 +6,7 @@
 #include <bpf/libbpf.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,13 +19,14 @@ namespace stackwatch {
 /// `inherit` double the cost of a switch-heavy target and stop with the task they were opened on.
 class CpuClockEvents {
  public:
-  /// Opens the events; those of an earlier call are closed first. Outputs are unchanged on failure.
-  [[nodiscard]] Result<void> open(bpf_program& program, uint32_t frequency_hz);
+  /// Opens the events in place of those of an earlier call; these go on where the kernel refuses the new ones.
+  /// `between` runs when the old ones have stopped and the new ones have not begun.
+  [[nodiscard]] Result<void> open(bpf_program& program, uint32_t frequency_hz, const std::function<void()>& between);
   void close();
   [[nodiscard]] bool is_open() const { return !links_.empty(); }
   [[nodiscard]] uint32_t frequency_hz() const { return frequency_hz_; }
-  /// Opens the events anew if CPUs went online or offline since.
-  [[nodiscard]] Result<void> follow_hotplug(bpf_program& program);
+  /// Whether CPUs went online or offline since: an event does not survive its CPU.
+  [[nodiscard]] bool cpus_changed() const;
 
  private:
   std::vector<BpfLink> links_;

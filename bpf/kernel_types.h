@@ -86,6 +86,7 @@ struct mm_struct___until_6_1 {
 
 struct task_struct {
   unsigned int flags;
+  int exit_state;
   int static_prio;
   unsigned int policy;
   struct sched_entity se;

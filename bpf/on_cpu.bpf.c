@@ -14,6 +14,8 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* Thousandths of a hertz: the rate of the clock events. Set before they are opened. */
 volatile __u32 base_rate_mhz = 1;
+/* As far as kernel.perf_event_max_stack lets stacks be read. */
+volatile __u32 max_half_stack = kMaxHalfStack;
 /* Whether any watched process has kWatchChildren: else nobody's ancestors need looking at. */
 volatile __u32 adopting = 0;
 
@@ -150,7 +152,6 @@ int sample_on_cpu(struct bpf_perf_event_data* ctx) {
   }
   if (process->start_ticks != start_ticks_of(leader)) return 0; /* another process had this pid */
   if (!is_due(n, tgid, process->rate_mhz, base_rate_mhz)) return 0;
-  __sync_fetch_and_add(&process->samples, 1);
 
   long user_bytes = bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK);
   __u32 user = frames_of(user_bytes);
@@ -159,7 +160,7 @@ int sample_on_cpu(struct bpf_perf_event_data* ctx) {
   __u32 kernel = frames_of(kernel_bytes);
   if (kernel > kMaxHalfStack) return 0;
   if (user == 0 && !(BPF_CORE_READ(task, flags) & kKernelThread)) __sync_fetch_and_add(&process->unwind_failed, 1);
-  if (user == kMaxHalfStack || kernel == kMaxHalfStack) __sync_fetch_and_add(&process->truncated, 1);
+  if (user >= max_half_stack || kernel >= max_half_stack) __sync_fetch_and_add(&process->truncated, 1);
 
   s->header.exec_id = BPF_CORE_READ(task, self_exec_id);
   s->header.user = user;

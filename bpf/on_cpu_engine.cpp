@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <unordered_map>
 
 #include "bpf/abi.h"
@@ -31,6 +32,14 @@ uint32_t milli_hertz(double frequency_hz) {
   return static_cast<uint32_t>(std::lround(std::max(frequency_hz, 0.001) * static_cast<double>(abi::kMilliHertz)));
 }
 
+// The kernel's own limit may be lower than ours: a stack of that many frames is cut as well.
+uint32_t max_half_stack() {
+  std::ifstream file("/proc/sys/kernel/perf_event_max_stack");
+  uint32_t frames = 0;
+  constexpr uint32_t kMost = abi::kMaxHalfStack;
+  return file >> frames && frames > 0 ? std::min(frames, kMost) : kMost;
+}
+
 /// One process in the kernel's maps, whether a probe was made for it yet or not.
 struct Target {
   struct Stack {
@@ -48,6 +57,9 @@ struct Target {
 /// Stacks idle for this many collects may be dropped from the kernel's map when it runs full; the need halves it until
 /// something is found.
 constexpr uint64_t kIdleCollects = 600;
+
+/// The two clocks are read one after the other: a smaller difference says nothing.
+constexpr uint64_t kSleepNs = 100'000'000;
 
 class OnCpuEngine final : public ProbeEngine {
  public:
@@ -72,6 +84,8 @@ class OnCpuEngine final : public ProbeEngine {
   void add_frames(const abi::stack_frames& header, const uint64_t* frames);
   Target* find(const abi::process_id& id);
   bool take_in(const abi::process_id& id);
+  [[nodiscard]] ProcessKey key_of(const abi::process_id& id) const;
+  Result<void> take_over(Target& target, const abi::watched_process& wanted);
   Result<void> collect_processes();
   void collect_process(uint32_t tgid, const abi::watched_process& now);
   Result<void> collect_counts();
@@ -87,6 +101,8 @@ class OnCpuEngine final : public ProbeEngine {
   std::unordered_map<uint32_t, Target> targets_;  // by tgid: the kernel's map has one entry per tgid as well
   std::vector<Adopted> adopted_;
   uint64_t collects_ = 0;
+  uint64_t collected_ns_ = 0;
+  uint64_t suspended_ns_ = 0;  // boot time minus monotonic time when the events were opened
   uint32_t max_stacks_ = 0;
 };
 
@@ -138,6 +154,7 @@ Result<void> OnCpuEngine::load(const OnCpuLimits& limits) {
   }
   ring_.reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.new_stacks), take_frames, this, nullptr));
   if (!ring_) return fail_bpf("read the ring buffer of the sampling program", errno, messages);
+  skeleton_->data->max_half_stack = max_half_stack();
   watched_ = {bpf_map__fd(skeleton_->maps.watched)};
   counts_ = {bpf_map__fd(skeleton_->maps.counts)};
   return {};
@@ -151,6 +168,14 @@ Target* OnCpuEngine::find(const abi::process_id& id) {
   return &found->second;
 }
 
+// The kernel side knows a start time in ticks and only to 32 bits; the upper ones are those of "now".
+ProcessKey OnCpuEngine::key_of(const abi::process_id& id) const {
+  const uint64_t ticks_now = clock_.boottime_ns() / abi::kStartTickNs;
+  uint64_t ticks = (ticks_now & ~0xffffffffULL) | id.start_ticks;
+  if (ticks > ticks_now) ticks -= 1ULL << 32U;
+  return {static_cast<int32_t>(id.tgid), ticks * abi::kStartTickNs};
+}
+
 // Whether a process is attached; one that the kernel side adopted a moment ago becomes known here.
 bool OnCpuEngine::take_in(const abi::process_id& id) {
   if (find(id) != nullptr) return true;
@@ -162,15 +187,14 @@ bool OnCpuEngine::take_in(const abi::process_id& id) {
 
 Result<void> OnCpuEngine::attach(const ProcessKey& process, const ProbeOptions& options) {
   const auto tgid = static_cast<uint32_t>(process.pid);
-  if (const auto known = targets_.find(tgid); known != targets_.end()) {
-    // Adopted before: it is counted already, under its ancestor's options.
-    if (known->second.key == process) return {};
-    detach(known->second.key);  // an earlier process with this pid
-  }
   abi::watched_process entry{};
   entry.start_ticks = start_ticks_of(process);
   if (options.children) entry.flags = abi::kWatchChildren;
   entry.rate_mhz = milli_hertz(options.frequency_hz);
+  if (const auto known = targets_.find(tgid); known != targets_.end()) {
+    if (known->second.key == process) return take_over(known->second, entry);
+    detach(known->second.key);  // an earlier process with this pid
+  }
   if (bpf_map_update_elem(watched_.fd(), &tgid, &entry, BPF_ANY) != 0) {
     return fail("attach to process " + std::to_string(process.pid),
                 errno == E2BIG ? "the kernel's map of attached processes is full" : strerrordesc_np(errno));
@@ -186,6 +210,21 @@ Result<void> OnCpuEngine::attach(const ProcessKey& process, const ProbeOptions& 
   return {};
 }
 
+// The process was adopted before and is counted already. Where it is to be counted otherwise its entry is written anew,
+// with its counters; what a sample adds to them in between is lost to them, not to the counts of its stacks.
+Result<void> OnCpuEngine::take_over(Target& target, const abi::watched_process& wanted) {
+  const auto tgid = static_cast<uint32_t>(target.key.pid);
+  abi::watched_process entry{};
+  if (bpf_map_lookup_elem(watched_.fd(), &tgid, &entry) != 0) return fail("attach to an adopted process", "it is gone");
+  if (entry.rate_mhz == wanted.rate_mhz && (entry.flags & abi::kWatchChildren) == wanted.flags) return {};
+  entry.rate_mhz = wanted.rate_mhz;
+  entry.flags = wanted.flags | (entry.flags & abi::kWatchAdopted);
+  bpf_map_update_elem(watched_.fd(), &tgid, &entry, BPF_EXIST);
+  target.counters.rate_mhz = entry.rate_mhz;
+  target.counters.flags = entry.flags;
+  return fit_events();
+}
+
 void OnCpuEngine::detach(const ProcessKey& process) {
   const auto tgid = static_cast<uint32_t>(process.pid);
   const auto found = targets_.find(tgid);
@@ -196,8 +235,8 @@ void OnCpuEngine::detach(const ProcessKey& process) {
     bpf_map_delete_elem(counts_.fd(), &key);
   }
   targets_.erase(found);
-  // Should the events fail to open at the lower rate, the next collect() tries again and tells.
-  static_cast<void>(fit_events());
+  // Whether the others need as many samples is looked at once per collect, not once per process that ends.
+  if (targets_.empty()) static_cast<void>(fit_events());
 }
 
 // The events run at the highest rate that anybody wants, in whole hertz, and not at all where nobody is attached.
@@ -214,11 +253,14 @@ Result<void> OnCpuEngine::fit_events() {
     return {};
   }
   const uint32_t frequency_hz = (highest_mhz + abi::kMilliHertz - 1) / abi::kMilliHertz;
-  if (events_.frequency_hz() == frequency_hz) return {};
-  // The old events stop before the rate changes: thinning must never see a rate that is not the events' own.
-  events_.close();
-  skeleton_->data->base_rate_mhz = frequency_hz * abi::kMilliHertz;
-  return events_.open(*skeleton_->progs.sample_on_cpu, frequency_hz);
+  // A suspended machine takes its CPUs offline and online again before anybody can look.
+  const uint64_t suspended_ns = clock_.boottime_ns() - clock_.monotonic_ns();
+  const bool slept = suspended_ns > suspended_ns_ + kSleepNs;
+  if (events_.frequency_hz() == frequency_hz && !slept && !events_.cpus_changed()) return {};
+  suspended_ns_ = suspended_ns;
+  // Thinning must never see a rate that is not the events' own.
+  return events_.open(*skeleton_->progs.sample_on_cpu, frequency_hz,
+                      [&] { skeleton_->data->base_rate_mhz = frequency_hz * abi::kMilliHertz; });
 }
 
 int OnCpuEngine::take_frames(void* engine, void* data, size_t size) {
@@ -246,13 +288,13 @@ Result<void> OnCpuEngine::collect() {
   if (targets_.empty()) return {};
   ++collects_;
   if (auto fitted = fit_events(); !fitted) return fitted;
-  if (auto followed = events_.follow_hotplug(*skeleton_->progs.sample_on_cpu); !followed) return followed;
   if (auto read = collect_processes(); !read) return read;
   if (auto read = collect_counts(); !read) return read;
   // Frames are told right after their stack's first count, so they are in the ring by now, if there was room.
   drain();
   const uint64_t now = clock_.monotonic_ns();
   for (auto& [tgid, target] : targets_) target.pending.time_ns = now;
+  collected_ns_ = now;
   return {};
 }
 
@@ -265,18 +307,13 @@ void OnCpuEngine::collect_process(uint32_t tgid, const abi::watched_process& now
   if (found != targets_.end() && start_ticks_of(found->second.key) != now.start_ticks) return;
   if (found == targets_.end()) {
     if ((now.flags & abi::kWatchAdopted) == 0) return;
-    // The kernel side knows the start time in ticks only to 32 bits; the upper ones are those of "now".
-    const uint64_t ticks_now = clock_.boottime_ns() / abi::kStartTickNs;
-    uint64_t ticks = (ticks_now & ~0xffffffffULL) | now.start_ticks;
-    if (ticks > ticks_now) ticks -= 1ULL << 32U;
     found = targets_.emplace(tgid, Target{}).first;
-    found->second.key = {static_cast<int32_t>(tgid), ticks * abi::kStartTickNs};
+    found->second.key = key_of({tgid, now.start_ticks});
     found->second.counters.start_ticks = now.start_ticks;
     found->second.counters.flags = now.flags;
     found->second.counters.rate_mhz = now.rate_mhz;
-    found->second.begun_ns = clock_.monotonic_ns();
-    const Target* parent = find(now.parent);
-    adopted_.push_back({found->second.key, parent != nullptr ? parent->key : ProcessKey{}});
+    found->second.begun_ns = std::max(found->second.key.start_time_ns - suspended_ns_, collected_ns_);
+    adopted_.push_back({found->second.key, key_of(now.parent)});
   }
   Target& target = found->second;
   Losses& lost = target.pending.lost;

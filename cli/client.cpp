@@ -16,7 +16,7 @@ namespace stackwatch {
 namespace {
 
 constexpr const char* kWhat = "ask the daemon";
-constexpr const char* kStartHint = "start it: systemctl start stackwatchd, or stackwatchd --foreground as root";
+constexpr const char* kStartHint = "start it: systemctl start stackwatch, or stackwatchd --foreground as root";
 /// While the daemon's queue of connections is full there is nothing to poll for: it is tried again after this time.
 constexpr int kConnectRetry_ms = 20;
 

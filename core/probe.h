@@ -39,10 +39,12 @@ class ProbeEngine {
     ProcessKey parent;
   };
   struct Cost {
-    uint64_t map_bytes = 0;         ///< memory of the program's maps
-    uint64_t runs = 0;              ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
-    uint64_t run_ns = 0;            ///< time spent in them; likewise
-    uint64_t recursion_misses = 0;  ///< runs that the kernel left out because the program already ran on that CPU
+    uint64_t map_bytes = 0;  ///< memory of the program's maps
+    uint64_t runs = 0;       ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
+    uint64_t run_ns = 0;     ///< time spent in them; likewise
+    /// Runs that the kernel left out because the program already ran on that CPU, where it tells: it does so for
+    /// tracing programs and uprobes, not for perf events.
+    uint64_t recursion_misses = 0;
   };
 
   virtual ~ProbeEngine() = default;

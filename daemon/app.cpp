@@ -7,6 +7,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <thread>
 
@@ -48,8 +49,10 @@ class App {
   Result<void> run();
 
  private:
+  Result<void> start_control();
   Result<void> start_sinks();
   Result<void> start_loop();
+  Result<void> start_ticks();
   void tick(uint64_t missed);
   void reload();
   void stop(const char* why);
@@ -123,7 +126,10 @@ Result<void> App::start() {
                                                    *log_,
                                                    procfs_},
                                      config_);
+  // The socket first: it tells whether another daemon runs, and then nothing else is to be told.
+  if (auto control = start_control(); !control) return control;
   if (!census_problem.empty()) daemon_->warn(census_problem);
+  for (const std::string& warning : config_.warnings) daemon_->warn(warning);
   if (auto sinks = start_sinks(); !sinks) return sinks;
   return start_loop();
 }
@@ -145,14 +151,17 @@ Result<void> App::start_sinks() {
   return {};
 }
 
-Result<void> App::start_loop() {
+Result<void> App::start_control() {
   ControlOptions control_options;
   control_options.path = options_.socket_path;
   auto control = ControlServer::start(loop_->get(), *daemon_, control_options);
   if (!control) return Failure(control.error());
   control_ = std::move(*control);
   daemon_->set_on_alert([this](const Alert& alert) { control_->broadcast(alert); });
+  return {};
+}
 
+Result<void> App::start_loop() {
   for (const int signal : {SIGTERM, SIGINT}) {
     auto added = loop_->on_signal(signal, [this, signal] { stop(signal == SIGTERM ? "SIGTERM" : "SIGINT"); });
     if (!added) return added;
@@ -161,11 +170,17 @@ Result<void> App::start_loop() {
   if (auto added = loop_->on_readable(on_cpu_->poll_fd(), [this] { on_cpu_->drain(); }); !added) return added;
   if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
 
+  return start_ticks();
+}
+
+// The service manager must not take the pause between two long ticks for a hang.
+Result<void> App::start_ticks() {
+  const auto tick_us = static_cast<uint64_t>(config_.tick_s * 1e6);
   uint64_t watchdog_us = 0;
   watchdog_ = sd_watchdog_enabled(0, &watchdog_us) > 0;
-  const auto tick_us = static_cast<uint64_t>(config_.tick_s * 1e6);
-  if (watchdog_ && watchdog_us < 4 * tick_us)
-    sd_notifyf(0, "WATCHDOG_USEC=%lu", static_cast<unsigned long>(4 * tick_us));
+  if (watchdog_) {
+    sd_notifyf(0, "WATCHDOG_USEC=%lu", static_cast<unsigned long>(std::max(watchdog_us, 4 * tick_us)));
+  }
   return loop_->every(tick_us, [this](uint64_t missed) { tick(missed); });
 }
 
@@ -203,8 +218,7 @@ void App::reload() {
     config_ = std::move(*config);
     daemon_->reconfigure(config_);
     if (tick_changed) {
-      auto started =
-          loop_->every(static_cast<uint64_t>(config_.tick_s * 1e6), [this](uint64_t missed) { tick(missed); });
+      auto started = start_ticks();
       if (!started) log_->error("{}", started.error().message());
     }
     log_->info("reloaded: {} watch rules", config_.watch.size());

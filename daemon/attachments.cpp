@@ -3,14 +3,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <unordered_set>
+#include <utility>
 
 namespace stackwatch {
 
 /// What one delta said, kept for `stackwatch stacks`.
 struct Attachments::Step {
+  struct Value {
+    StackId stack;
+    int32_t value = 0;
+  };
   double time_s = 0;
-  double interval_s = 0;
-  std::vector<NamedDelta::Value> values;
+  std::vector<Value> values;
 };
 
 struct Attachments::AttachedProbe {
@@ -37,11 +43,15 @@ struct Attachments::Attachment {
   AttachReason reason;
   ProbeOptions options;
   uint64_t since_ns = 0;
+  uint64_t since_monotonic_ns = 0;
   uint64_t on_cpu_ns = 0;
+  bool on_cpu_known = true;  // false: on_cpu_ns is of another moment than the first counts
   ExecId exec;
   std::vector<AttachedProbe> probes;
   StackTable stacks;
   std::unordered_map<StackHash, StackId> named;
+  std::unordered_set<StackHash> late;        // of these: those that stand for [unnamed]
+  std::deque<StackDelta::NewStack> unasked;  // the namer had no room for them
   bool ending = false;
   bool exited = false;
   bool read_to_the_end = false;  // its last delta is in `waiting`
@@ -52,6 +62,11 @@ namespace {
 /// Stacks of addresses per stack of functions: return addresses differ within a function. Past this, stacks of
 /// addresses are counted under [other].
 constexpr size_t kAddressStacksPerStack = 16;
+/// Stacks per process that may wait for room in the namer's queue, 4 kB each at most. One process can fill that queue
+/// (4,096) once at its start; what comes on top are late names.
+constexpr size_t kMaxUnasked = 256;
+
+bool is_supported(const Attachments::Engines& engines, ProbeKind kind) { return engines.contains(kind); }
 
 }  // namespace
 
@@ -63,43 +78,56 @@ Attachments::~Attachments() = default;
 
 Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessSample& sample,
                                  const AttachOrder& order) {
+  if (std::ranges::none_of(order.probes, [this](ProbeKind kind) { return is_supported(engines_, kind); })) {
+    return fail(ErrorKind::kUnsupported, "attach to process " + std::to_string(identity.pid_in_ns),
+                "this version has none of the probes asked for", "use on_cpu");
+  }
   if (const auto known = attachments_.find(order.process); known != attachments_.end()) {
-    Attachment& attachment = *known->second;
-    attachment.reason = order.reason;
-    if (attachment.options == order.options) return {};
-    for (AttachedProbe& probe : attachment.probes) probe.probe->detach();
-    return attach_probes(attachment, order);
+    return change(*known->second, order);
   }
   auto attachment = std::make_unique<Attachment>(limits_.stacks_per_process);
   attachment->identity = identity;
   attachment->reason = order.reason;
   attachment->since_ns = clock_.realtime_ns();
+  attachment->since_monotonic_ns = clock_.monotonic_ns();
   attachment->on_cpu_ns = sample.on_cpu_ns;
+  attachment->on_cpu_known = !order.counted_before;
   attachment->exec = sample.exec;
-  if (auto attached = attach_probes(*attachment, order); !attached) return attached;
-  namer_.learn(order.process, identity.pid_in_ns, sample.exec);
+  if (auto attached = attach_probes(*attachment, order.probes, order.options); !attached) return attached;
+  if (identity.pid_in_ns > 0) namer_.learn(order.process, identity.pid_in_ns, sample.exec);
   attachments_[order.process] = std::move(attachment);
   return {};
 }
 
-Result<void> Attachments::attach_probes(Attachment& attachment, const AttachOrder& order) {
-  attachment.options = order.options;
-  for (const ProbeKind kind : order.probes) {
-    const auto engine = engines_.find(kind);
-    if (engine == engines_.end()) continue;
-    auto known = std::ranges::find(attachment.probes, kind, &AttachedProbe::kind);
-    if (known == attachment.probes.end()) {
-      known = attachment.probes.emplace(attachment.probes.end());
-      known->kind = kind;
+// What was counted and named stays. If the kernel refuses the new options the old ones are in force again.
+Result<void> Attachments::change(Attachment& attachment, const AttachOrder& order) {
+  if (!attachment.read_to_the_end) attachment.ending = false;
+  attachment.reason = order.reason;
+  if (attachment.options == order.options) return {};
+  std::vector<ProbeKind> now;
+  for (const AttachedProbe& probe : attachment.probes) now.push_back(probe.kind);
+  const ProbeOptions before = attachment.options;
+  auto attached = attach_probes(attachment, order.probes, order.options);
+  if (attached) return {};
+  if (auto restored = attach_probes(attachment, now, before); !restored) attachment.ending = true;
+  return attached;
+}
+
+Result<void> Attachments::attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds,
+                                        const ProbeOptions& options) {
+  for (const ProbeKind kind : kinds) {
+    if (!is_supported(engines_, kind)) continue;
+    auto probe = std::ranges::find(attachment.probes, kind, &AttachedProbe::kind);
+    if (probe == attachment.probes.end()) {
+      probe = attachment.probes.emplace(attachment.probes.end());
+      probe->kind = kind;
     }
-    known->probe = engine->second->make_probe();
-    known->frequency_hz = kind == ProbeKind::kOnCpu ? order.options.frequency_hz : 0;
-    if (auto attached = known->probe->attach(order.process, order.options); !attached) return attached;
+    if (probe->probe) probe->probe->detach();
+    probe->probe = engines_.at(kind)->make_probe();
+    probe->frequency_hz = kind == ProbeKind::kOnCpu ? options.frequency_hz : 0;
+    if (auto attached = probe->probe->attach(attachment.identity.key, options); !attached) return attached;
   }
-  if (attachment.probes.empty()) {
-    return fail(ErrorKind::kUnsupported, "attach to process " + std::to_string(attachment.identity.pid_in_ns),
-                "this version has none of the probes asked for", "use on_cpu");
-  }
+  attachment.options = options;
   return {};
 }
 
@@ -125,21 +153,26 @@ std::optional<ExecId> Attachments::exec(const ProcessKey& process) const {
 
 bool Attachments::contains(const ProcessKey& process) const { return attachments_.contains(process); }
 
+const Attachments::Attachment* Attachments::find(const ProcessKey& process) const {
+  if (const auto found = attachments_.find(process); found != attachments_.end()) return found->second.get();
+  const auto ended =
+      std::ranges::find(ended_, process, [](const auto& attachment) { return attachment->identity.key; });
+  return ended == ended_.end() ? nullptr : ended->get();
+}
+
 const AttachReason* Attachments::reason(const ProcessKey& process) const {
-  const auto found = attachments_.find(process);
-  return found == attachments_.end() ? nullptr : &found->second->reason;
+  const Attachment* attachment = find(process);
+  return attachment == nullptr ? nullptr : &attachment->reason;
 }
 
 const ProbeOptions* Attachments::options(const ProcessKey& process) const {
-  const auto found = attachments_.find(process);
-  return found == attachments_.end() ? nullptr : &found->second->options;
+  const Attachment* attachment = find(process);
+  return attachment == nullptr ? nullptr : &attachment->options;
 }
 
 const ProcessIdentity* Attachments::identity(const ProcessKey& process) const {
-  const auto found = attachments_.find(process);
-  if (found != attachments_.end()) return &found->second->identity;
-  const auto ended = std::ranges::find(ended_, process, [](const auto& a) { return a->identity.key; });
-  return ended == ended_.end() ? nullptr : &(*ended)->identity;
+  const Attachment* attachment = find(process);
+  return attachment == nullptr ? nullptr : &attachment->identity;
 }
 
 Result<void> Attachments::collect(bool late) {
@@ -157,18 +190,25 @@ Result<void> Attachments::collect(bool late) {
   return {};
 }
 
+// A stack that the namer has no room for is asked for again at the next tick.
+void Attachments::ask(Attachment& attachment, StackDelta::NewStack&& stack) {
+  const bool is_known = attachment.named.contains(stack.hash) && !attachment.late.contains(stack.hash);
+  if (is_known || is_full(attachment)) return;
+  const ProcessIdentity& identity = attachment.identity;
+  if (namer_.request(identity.key, identity.pid_in_ns, stack.hash, stack.stack)) return;
+  if (attachment.unasked.size() < kMaxUnasked) attachment.unasked.push_back(std::move(stack));
+}
+
+bool Attachments::is_full(const Attachment& attachment) const {
+  return attachment.named.size() >= limits_.stacks_per_process * kAddressStacksPerStack;
+}
+
 void Attachments::read_probe(Attachment& attachment, AttachedProbe& probe, bool late) {
   auto read = probe.probe->read();
   if (!read) return;  // detached by the kernel side meanwhile; there is nothing more to come
   StackDelta delta = std::move(*read);
   if (late) ++delta.lost[LossReason::kMissedTick];
-  for (const StackDelta::NewStack& stack : delta.new_stacks) {
-    const size_t room = limits_.stacks_per_process * kAddressStacksPerStack;
-    if (attachment.named.contains(stack.hash) || attachment.named.size() >= room) continue;
-    if (!namer_.request(attachment.identity.key, attachment.identity.pid_in_ns, stack.hash, stack.stack)) {
-      attachment.named[stack.hash] = attachment.stacks.intern(std::vector{FunctionTable::kUnnamed});
-    }
-  }
+  for (StackDelta::NewStack& stack : delta.new_stacks) ask(attachment, std::move(stack));
   delta.new_stacks.clear();
   // Until the census of this tick tells: what the samples themselves say. That stays so for a process that has ended.
   double exposure_s = static_cast<double>(delta.interval_ns) * 1e-9;
@@ -188,26 +228,32 @@ void Attachments::set_on_cpu(const ProcessSample& sample) {
   const uint64_t used_ns = sample.on_cpu_ns - std::min(sample.on_cpu_ns, attachment.on_cpu_ns);
   attachment.on_cpu_ns = sample.on_cpu_ns;
   for (AttachedProbe& probe : attachment.probes) {
-    if (probe.fresh && probe.kind == ProbeKind::kOnCpu) {
+    if (probe.fresh && probe.kind == ProbeKind::kOnCpu && attachment.on_cpu_known) {
       probe.waiting.back().exposure_s = static_cast<double>(used_ns) * 1e-9;
     }
     probe.fresh = false;
   }
+  attachment.on_cpu_known = true;
 }
 
 void Attachments::take_names() {
+  for (const auto& [key, attachment] : attachments_) {
+    for (StackDelta::NewStack& stack : std::exchange(attachment->unasked, {})) ask(*attachment, std::move(stack));
+  }
   namer_.dispatch();
   for (NamedStack& stack : namer_.take_named()) {
     const auto found = attachments_.find(stack.process);
     if (found == attachments_.end()) continue;
     Attachment& attachment = *found->second;
     attachment.named[stack.hash] = attachment.stacks.intern(stack.frames);
+    attachment.late.erase(stack.hash);
   }
 }
 
 bool Attachments::is_named(const Attachment& attachment, const StackDelta& delta) const {
-  return std::ranges::all_of(delta.values,
-                             [&](const StackDelta::Value& value) { return attachment.named.contains(value.stack); });
+  return is_full(attachment) || std::ranges::all_of(delta.values, [&](const StackDelta::Value& value) {
+           return attachment.named.contains(value.stack);
+         });
 }
 
 NamedDelta Attachments::name(Attachment& attachment, AttachedProbe& probe, const StackDelta& delta) {
@@ -220,19 +266,17 @@ NamedDelta Attachments::name(Attachment& attachment, AttachedProbe& probe, const
   named.lost = delta.lost;
   named.stacks = &attachment.stacks;
   named.functions = &functions_;
-  const size_t room = limits_.stacks_per_process * kAddressStacksPerStack;
   for (const StackDelta::Value& value : delta.values) {
+    const auto amount = static_cast<uint64_t>(std::abs(value.value));
+    // Nobody waits twice for a name that did not come in time; it may still come.
+    if (!attachment.named.contains(value.stack) && !is_full(attachment)) {
+      attachment.named[value.stack] = attachment.stacks.intern(std::vector{FunctionTable::kUnnamed});
+      attachment.late.insert(value.stack);
+    }
+    if (attachment.late.contains(value.stack)) named.lost[LossReason::kNamesLate] += amount;
     const auto found = attachment.named.find(value.stack);
-    StackId stack = StackTable::kOther;
-    if (found != attachment.named.end()) {
-      stack = found->second;
-    } else if (attachment.named.size() < room) {
-      stack = attachment.stacks.intern(std::vector{FunctionTable::kUnnamed});
-      named.lost[LossReason::kNamesLate] += static_cast<uint64_t>(std::abs(value.value));
-    }
-    if (stack == StackTable::kOther) {
-      named.lost[LossReason::kStacksFull] += static_cast<uint64_t>(std::abs(value.value));
-    }
+    const StackId stack = found == attachment.named.end() ? StackTable::kOther : found->second;
+    if (stack == StackTable::kOther) named.lost[LossReason::kStacksFull] += amount;
     named.values.push_back({stack, value.value});
   }
   // Several stacks of addresses are one stack of functions.
@@ -249,13 +293,21 @@ NamedDelta Attachments::name(Attachment& attachment, AttachedProbe& probe, const
   return named;
 }
 
+// Each probe may keep its part of what the host may; never so little that the last seconds are missing.
 void Attachments::remember(AttachedProbe& probe, const NamedDelta& delta) {
   for (const NamedDelta::Value& value : delta.values) probe.counted += static_cast<uint64_t>(std::abs(value.value));
   if (delta.values.empty()) return;
-  probe.history.push_back({delta.time_s, delta.interval_s, delta.values});
-  probe.history_values += delta.values.size();
+  Step step{delta.time_s, {}};
+  step.values.reserve(delta.values.size());
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  for (const NamedDelta::Value& value : delta.values) {
+    step.values.push_back({value.stack, static_cast<int32_t>(std::clamp(value.value, -kMost, kMost))});
+  }
+  probe.history_values += step.values.size();
+  probe.history.push_back(std::move(step));
+  const size_t allowed = std::max(kMinHistoryValues, kHistoryValues / std::max<size_t>(1, attachments_.size()));
   while (!probe.history.empty() &&
-         (probe.history_values > kHistoryValues || probe.history.front().time_s < delta.time_s - kHistoryS)) {
+         (probe.history_values > allowed || probe.history.front().time_s < delta.time_s - kHistoryS)) {
     probe.history_values -= probe.history.front().values.size();
     probe.history.pop_front();
   }
@@ -267,7 +319,6 @@ void Attachments::account(AttachedProbe& probe, const Losses& lost) {
 }
 
 Attachments::Ready Attachments::take() {
-  for (const auto& attachment : ended_) namer_.forget(attachment->identity.key);
   ended_.clear();
   take_names();
   const auto deadline_ns = static_cast<uint64_t>(kNamesDeadlineS * 1e9);
@@ -291,6 +342,7 @@ Attachments::Ready Attachments::take() {
     }
     if (attachment.read_to_the_end && all_taken) {
       (attachment.exited ? ready.exits : ready.detached).push_back(it->first);
+      namer_.forget(it->first);  // now: a later attachment of the same process has its own names
       ended_.push_back(std::move(it->second));
       it = attachments_.erase(it);
     } else {
@@ -309,6 +361,7 @@ std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
 }
 
 void Attachments::refuse(const ProcessKey& adopted) {
+  ++total_losses_[LossReason::kWatchFull];
   for (const auto& [kind, engine] : engines_) engine->forget(adopted);
 }
 
@@ -340,10 +393,10 @@ std::vector<AttachmentRow> Attachments::rows() const {
 }
 
 Losses Attachments::losses(const ProcessKey& process, ProbeKind kind) const {
-  const auto found = attachments_.find(process);
-  if (found == attachments_.end()) return {};
-  const auto probe = std::ranges::find(found->second->probes, kind, &AttachedProbe::kind);
-  return probe == found->second->probes.end() ? Losses{} : probe->lost;
+  const Attachment* attachment = find(process);
+  if (attachment == nullptr) return {};
+  const auto probe = std::ranges::find(attachment->probes, kind, &AttachedProbe::kind);
+  return probe == attachment->probes.end() ? Losses{} : probe->lost;
 }
 
 Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, double since_s, bool series) const {
@@ -367,8 +420,7 @@ Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, doub
   report.probe = kind;
   report.lost = probe->lost;
   const double now_s = static_cast<double>(clock_.monotonic_ns()) * 1e-9;
-  const double attached_s =
-      static_cast<double>(clock_.realtime_ns() - std::min(clock_.realtime_ns(), attachment->since_ns)) * 1e-9;
+  const double attached_s = static_cast<double>(clock_.monotonic_ns() - attachment->since_monotonic_ns) * 1e-9;
   report.window_s = std::min({attached_s, kHistoryS, since_s > 0 ? since_s : kHistoryS});
   constexpr double kSeriesSteps = 30;  // as many columns as a terminal has room for
   const double begin_s = now_s - report.window_s;
@@ -377,7 +429,7 @@ Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, doub
   std::unordered_map<StackId, StacksReport::Row> rows;
   for (const Step& step : probe->history) {
     if (step.time_s < begin_s) continue;
-    for (const NamedDelta::Value& value : step.values) {
+    for (const Step::Value& value : step.values) {
       StacksReport::Row& row = rows[value.stack];
       row.value += value.value;
       report.total += value.value;

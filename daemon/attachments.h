@@ -35,6 +35,7 @@ struct AttachOrder {
   std::vector<ProbeKind> probes;
   ProbeOptions options;
   AttachReason reason;
+  bool counted_before = false;  ///< the kernel side counts it already: its CPU time since then is not known
 };
 
 struct AttachmentLimits {
@@ -51,10 +52,12 @@ class Attachments {
 
   /// Names that take longer are not waited for: the worker may be restarted once and parse a large binary meanwhile.
   static constexpr double kNamesDeadlineS = 5;
-  /// How far back `stackwatch stacks` sees. 15 minutes of 200 samples a second are 3 MB for the whole host.
+  /// How far back `stackwatch stacks` sees. 15 minutes of 200 samples a second are 180,000 values.
   static constexpr double kHistoryS = 900;
-  /// Values kept per probe for that, whatever the rate: 1.6 MB.
-  static constexpr size_t kHistoryValues = 200'000;
+  /// Values (stack and count, 8 bytes) kept for that on the whole host: 8 MB, shared evenly among the attachments …
+  static constexpr size_t kHistoryValues = 1'000'000;
+  /// … but never less than this for each: ten seconds of a process that fills a CPU with stacks that differ.
+  static constexpr size_t kMinHistoryValues = 1000;
 
   /// Everything handed in outlives this.
   Attachments(Engines engines, StackNamer& namer, FunctionTable& functions, const Clock& clock,
@@ -63,8 +66,9 @@ class Attachments {
 
   void set_limits(const AttachmentLimits& limits) { limits_ = limits; }
 
-  /// Attaches, or changes the options and the reason of what is attached: counts and names are kept then.
-  /// Not while full(), but for what is attached already. Errors: no engine for any of the probes, the kernel refuses.
+  /// Attaches, or changes the options and the reason of what is attached: counts and names are kept then, and the old
+  /// options stay in force where the new ones are refused. Not while full(), but for what is attached already.
+  /// Errors: no engine for any of the probes (the others are left out), the kernel refuses.
   [[nodiscard]] Result<void> attach(const ProcessIdentity& identity, const ProcessSample& sample,
                                     const AttachOrder& order);
   /// Marks for removal; its last delta is in the next batch that take() fills.
@@ -73,6 +77,7 @@ class Attachments {
   void replace_program(const ProcessIdentity& identity, ExecId exec);
   [[nodiscard]] std::optional<ExecId> exec(const ProcessKey& process) const;
   [[nodiscard]] bool contains(const ProcessKey& process) const;
+  /// These three know attachments that ended in the last take() too.
   [[nodiscard]] const AttachReason* reason(const ProcessKey& process) const;
   [[nodiscard]] const ProbeOptions* options(const ProcessKey& process) const;
 
@@ -89,6 +94,7 @@ class Attachments {
   [[nodiscard]] Ready take();
   /// Processes that the kernel side attached by itself since the last call.
   [[nodiscard]] std::vector<ProbeEngine::Adopted> take_adopted();
+  /// Gives up what was counted of it; counted as kWatchFull.
   void refuse(const ProcessKey& adopted);
 
   [[nodiscard]] size_t size() const { return attachments_.size(); }
@@ -108,7 +114,12 @@ class Attachments {
   struct AttachedProbe;
   struct Attachment;
 
-  [[nodiscard]] Result<void> attach_probes(Attachment& attachment, const AttachOrder& order);
+  [[nodiscard]] const Attachment* find(const ProcessKey& process) const;
+  [[nodiscard]] Result<void> change(Attachment& attachment, const AttachOrder& order);
+  [[nodiscard]] Result<void> attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds,
+                                           const ProbeOptions& options);
+  void ask(Attachment& attachment, StackDelta::NewStack&& stack);
+  [[nodiscard]] bool is_full(const Attachment& attachment) const;
   void read_probe(Attachment& attachment, AttachedProbe& probe, bool late);
   void take_names();
   [[nodiscard]] bool is_named(const Attachment& attachment, const StackDelta& delta) const;

@@ -12,7 +12,7 @@
 namespace stackwatch {
 namespace {
 
-/// More would not be read; the log has them all.
+/// More would not be read.
 constexpr size_t kMaxWarnings = 32;
 
 }  // namespace
@@ -22,6 +22,8 @@ AlertPolicyOptions alert_policy_options(const Config& config) {
   options.persistence_s = config.alerts.persistence_s;
   options.cooldown_s = config.alerts.cooldown_s;
   options.false_alarm_budget = config.alerts.false_alarm_budget;
+  const DetectorSettings detectors = detector_settings(config);
+  options.adopt_after_s = std::min(detectors.composition.adopt_after_s, detectors.rate.adopt_after_s);
   return options;
 }
 
@@ -31,7 +33,6 @@ Daemon::Daemon(Parts parts, const Config& config)
       usage_(parts_.procfs),
       started_ns_(parts_.clock.monotonic_ns()) {
   parts_.source.set_keep([this](const ProcessKey& process) { return parts_.policy.concerns(process); });
-  for (const std::string& warning : config.warnings) warn(warning);
 }
 
 bool Daemon::tick(uint64_t missed) {
@@ -62,17 +63,21 @@ void Daemon::take_worker_events() {
   for (const Error& event : parts_.namer.take_events()) warn(event.message());
 }
 
+// A host that hovers around a limit would fill the journal: `status` has it at once, the log once in a while.
 void Daemon::note_attach_problem() {
-  if (parts_.source.attach_problem() == attach_problem_) return;
-  const bool is_first = attach_problem_.empty();
+  constexpr uint64_t kSilenceNs = 3600ULL * 1'000'000'000;
   attach_problem_ = parts_.source.attach_problem();
-  if (is_first) parts_.log.warn("{}", printable(attach_problem_, 512));
+  const uint64_t now_ns = parts_.clock.monotonic_ns();
+  if (attach_problem_.empty() || now_ns < attach_problem_silent_until_ns_) return;
+  attach_problem_silent_until_ns_ = now_ns + kSilenceNs;
+  parts_.log.warn("{}", printable(attach_problem_, 512));
 }
 
 void Daemon::warn(const std::string& text) {
-  if (std::ranges::find(warnings_, text) != warnings_.end()) return;
+  if (warnings_.size() >= kMaxWarnings || std::ranges::find(warnings_, text) != warnings_.end()) return;
   parts_.log.warn("{}", printable(text, 1024));
-  if (warnings_.size() < kMaxWarnings) warnings_.push_back(text);
+  warnings_.push_back(text);
+  if (warnings_.size() == kMaxWarnings) parts_.log.warn("further warnings are not told");
 }
 
 void Daemon::reconfigure(const Config& config) {
@@ -131,6 +136,9 @@ Result<std::vector<RankingRow>> Daemon::ranking(size_t limit, const std::string&
 std::vector<AttachmentRow> Daemon::attachments() const { return parts_.attachments.rows(); }
 
 Result<StacksReport> Daemon::stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const {
+  if (!parts_.source.has_process(pid)) {
+    return fail(ErrorKind::kUsage, "show stacks", "there is no process " + std::to_string(pid), "see stackwatch top");
+  }
   return parts_.attachments.stacks(pid, probe, since_s, series);
 }
 

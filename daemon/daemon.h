@@ -75,6 +75,7 @@ class Daemon final : public ControlBackend {
   bool failing_ = false;
   std::vector<std::string> warnings_;
   std::string attach_problem_;
+  uint64_t attach_problem_silent_until_ns_ = 0;
 };
 
 [[nodiscard]] AlertPolicyOptions alert_policy_options(const Config& config);

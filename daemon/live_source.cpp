@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "config/match.h"
+#include "config/rule.h"
 
 namespace stackwatch {
 namespace {
@@ -26,6 +27,7 @@ LiveSource::LiveSource(Parts parts, const Clock& clock, const Config& config)
 void LiveSource::configure(const Config& config) {
   ranker_.configure(config.ranking);
   rules_.set_rules(config.watch);
+  refused_.clear();
   parts_.attachments.set_limits(limits_of(config));
 }
 
@@ -46,12 +48,13 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   }
 
   end_exited();
+  std::erase_if(refused_, [this](const auto& entry) { return !index_.contains(entry.first); });
+  TickBatch batch;
+  batch.replaced = replace_programs();
   if (auto collected = parts_.attachments.collect(std::exchange(late_, false)); !collected) {
     return Failure(collected.error());
   }
   for (const ProcessSample& sample : samples_) parts_.attachments.set_on_cpu(sample);
-  TickBatch batch;
-  batch.replaced = replace_programs();
   batch.time_s = static_cast<double>(now_ns) * 1e-9;
   Attachments::Ready ready = parts_.attachments.take();
   batch.deltas = std::move(ready.deltas);
@@ -59,7 +62,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   batch.detached = std::move(ready.detached);
 
   ranker_.observe(batch.time_s, samples_);
-  attach_problem_.clear();
+  full_problem_.clear();
   attach_adopted();
   attach_wanted();
   drop_unwanted();
@@ -85,93 +88,150 @@ std::vector<ProcessKey> LiveSource::replace_programs() {
 }
 
 // Children that hit a sample are attached by the kernel side already; here they get their place among the attachments.
+// Older ones first: a parent that was adopted in the same tick must have its place before its children.
 void LiveSource::attach_adopted() {
-  for (const ProbeEngine::Adopted& adopted : parts_.attachments.take_adopted()) {
-    const ProcessSample* sample = sample_of(adopted.process);
-    const AttachReason* parent = parts_.attachments.reason(adopted.parent);
-    const ProbeOptions* options = parts_.attachments.options(adopted.parent);
-    if (parent == nullptr || options == nullptr) {
-      parts_.attachments.refuse(adopted.process);
-      continue;
+  std::vector<ProbeEngine::Adopted> adopted = parts_.attachments.take_adopted();
+  std::ranges::sort(adopted, {}, [](const ProbeEngine::Adopted& child) {
+    return std::pair(child.process.start_time_ns, child.process.pid);
+  });
+  for (const ProbeEngine::Adopted& child : adopted) {
+    const AttachReason* parent = parts_.attachments.reason(child.parent);
+    const ProbeOptions* options = parts_.attachments.options(child.parent);
+    if (parent != nullptr && options != nullptr) {
+      const ProcessSample* sample = sample_of(child.process);
+      const ProcessSample unseen = unseen_child(child);
+      attach(sample != nullptr ? *sample : unseen,
+             {child.process, {ProbeKind::kOnCpu}, *options, child_of(child.parent, *parent), true});
     }
-    ProcessSample unseen;  // began and was adopted after this tick's census, or has ended already: the next one tells
-    unseen.key = adopted.process;
-    unseen.pid_in_ns = adopted.process.pid;
-    attach(sample != nullptr ? *sample : unseen,
-           {adopted.process,
-            {ProbeKind::kOnCpu},
-            *options,
-            {AttachReason::Kind::kChild, parent->rule, fmt::format("child of {}", adopted.parent.pid)}});
-    if (!parts_.attachments.contains(adopted.process)) parts_.attachments.refuse(adopted.process);
+    if (!parts_.attachments.contains(child.process)) parts_.attachments.refuse(child.process);
   }
+}
+
+// A child that began after this tick's census, or ended before it. Until the next census tells it is called like its
+// parent, whose image it runs. Its pid in the daemon's namespace is not known where the two namespaces differ.
+ProcessSample LiveSource::unseen_child(const ProbeEngine::Adopted& child) const {
+  ProcessSample sample;
+  sample.key = child.process;
+  if (const ProcessIdentity* parent = parts_.attachments.identity(child.parent)) {
+    sample.comm = parent->comm;
+    sample.cgroup = parent->cgroup;
+    if (parent->pid_in_ns == child.parent.pid) sample.pid_in_ns = child.process.pid;
+  }
+  return sample;
+}
+
+AttachReason LiveSource::child_of(const ProcessKey& parent, const AttachReason& reason) const {
+  const ProcessIdentity* identity = parts_.attachments.identity(parent);
+  return {AttachReason::Kind::kChild, reason.rule,
+          fmt::format("child of {}", identity != nullptr ? identity->pid_in_ns : parent.pid)};
 }
 
 void LiveSource::attach_wanted() {
   for (const ProcessSample& sample : samples_) attach_by_rule(sample);
-  rules_.end_tick();
   for (const ProcessKey& suspect : ranker_.suspects()) {
-    const ProcessSample* sample = sample_of(suspect);
-    if (sample == nullptr || parts_.attachments.contains(suspect)) continue;
-    const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
-    attach(*sample, {suspect,
-                     {ProbeKind::kOnCpu},
-                     {.frequency_hz = kSuspectFrequencyHz, .children = false},
-                     {AttachReason::Kind::kSuspect, "", fmt::format("suspect: {}", ranked->reason())}});
+    if (!parts_.attachments.contains(suspect)) attach_suspect(suspect);
   }
+}
+
+void LiveSource::attach_suspect(const ProcessKey& suspect) {
+  const ProcessSample* sample = sample_of(suspect);
+  if (sample == nullptr) return;
+  const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
+  attach(*sample, {suspect,
+                   {ProbeKind::kOnCpu},
+                   {.frequency_hz = kSuspectFrequencyHz, .children = false},
+                   {AttachReason::Kind::kSuspect, "", fmt::format("suspect: {}", ranked->reason())}});
 }
 
 // A rule goes before an ancestor's rule, and both before a suspicion.
 void LiveSource::attach_by_rule(const ProcessSample& sample) {
-  const AttachReason* now = parts_.attachments.reason(sample.key);
+  const AttachReason* now = parts_.attachments.contains(sample.key) ? parts_.attachments.reason(sample.key) : nullptr;
   if (const WatchRule* rule = rules_.rule_of(sample)) {
     const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children};
-    const ProbeOptions* current = parts_.attachments.options(sample.key);
-    if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id && *current == options)
+    if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id &&
+        *parts_.attachments.options(sample.key) == options) {
       return;
+    }
     attach(sample, {sample.key,
                     rule->probes,
                     options,
-                    {AttachReason::Kind::kRule, rule->id, fmt::format("watch rule \"{}\"", rule->id)}});
+                    {AttachReason::Kind::kRule, rule->id, fmt::format("watch rule {}", describe(*rule))}});
     return;
   }
-  if (now != nullptr) return;
+  if (now != nullptr && now->kind == AttachReason::Kind::kChild) {
+    follow_rule_of_child(sample, *now);
+    return;
+  }
+  if (now != nullptr && now->kind == AttachReason::Kind::kRule) return;  // drop_unwanted() decides
   const auto parent = index_by_pid_.find(sample.parent_pid);
   if (parent == index_by_pid_.end()) return;
   const ProcessKey& key = samples_[parent->second].key;
   const AttachReason* reason = parts_.attachments.reason(key);
   const ProbeOptions* options = parts_.attachments.options(key);
   if (reason == nullptr || !options->children || reason->kind == AttachReason::Kind::kSuspect) return;
-  attach(sample, {sample.key,
-                  {ProbeKind::kOnCpu},
-                  *options,
-                  {AttachReason::Kind::kChild, reason->rule, fmt::format("child of {}", key.pid)}});
+  attach(sample, {sample.key, {ProbeKind::kOnCpu}, *options, child_of(key, *reason)});
 }
 
+// A reload may have changed what the rule asks for.
+void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason) {
+  const WatchRule* rule = rules_.find(reason.rule);
+  if (rule == nullptr || !rule->children) return;  // drop_unwanted() decides
+  const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = true};
+  if (*parts_.attachments.options(sample.key) != options) {
+    attach(sample, {sample.key, {ProbeKind::kOnCpu}, options, reason});
+  }
+}
+
+// Who was refused once is not tried again until the configuration changes: a try disturbs the sampling of all others.
 void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
+  if (refused_.contains(sample.key)) return;
   if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) {
-    attach_problem_ = fmt::format(
-        "attach to process {}: {} processes are attached already (raise attachments in "
-        "[limits], or narrow the watch rules)",
-        sample.pid_in_ns, parts_.attachments.size());
+    full_problem_ = fmt::format(
+        "more processes to watch than the {} that may be (raise attachments in [limits], or "
+        "narrow the watch rules)",
+        parts_.attachments.size());
     return;
   }
   if (auto attached = parts_.attachments.attach(identity_of(sample), sample, order); !attached) {
-    attach_problem_ = attached.error().message();
+    refused_[sample.key] = attached.error().message();
   }
 }
 
-// What is attached without a reason any more goes, unless an alert stands on it.
+std::string LiveSource::attach_problem() const {
+  if (!full_problem_.empty()) return full_problem_;
+  return refused_.empty() ? "" : refused_.begin()->second;
+}
+
+// What is attached without a reason any more goes, unless an alert stands on it or it is a suspect.
 void LiveSource::drop_unwanted() {
+  const auto& suspects = ranker_.suspects();
   for (const ProcessKey& process : parts_.attachments.processes()) {
-    const AttachReason& reason = *parts_.attachments.reason(process);
-    bool wanted = keep_(process);
-    if (reason.kind == AttachReason::Kind::kSuspect) {
-      wanted = wanted || std::ranges::find(ranker_.suspects(), process) != ranker_.suspects().end();
-    } else {
-      wanted = wanted || rules_.has_rule(reason.rule);
-    }
-    if (!wanted) parts_.attachments.end(process, false);
+    const AttachReason::Kind kind = parts_.attachments.reason(process)->kind;
+    if (is_wanted_by_rule(process) || keep_(process)) continue;
+    const bool is_suspect = std::ranges::find(suspects, process) != suspects.end();
+    if (is_suspect && kind != AttachReason::Kind::kSuspect) attach_suspect(process);
+    if (!is_suspect) parts_.attachments.end(process, false);
   }
+  rules_.end_tick();
+}
+
+bool LiveSource::is_wanted_by_rule(const ProcessKey& process) {
+  const AttachReason& reason = *parts_.attachments.reason(process);
+  const ProcessSample* sample = sample_of(process);
+  switch (reason.kind) {
+    case AttachReason::Kind::kSuspect:
+      return false;
+    case AttachReason::Kind::kRule: {
+      if (sample == nullptr) return true;  // it has ended; end_exited() decides
+      const WatchRule* rule = rules_.rule_of(*sample);
+      return rule != nullptr && rule->id == reason.rule;
+    }
+    case AttachReason::Kind::kChild: {
+      const WatchRule* rule = rules_.find(reason.rule);
+      return rule != nullptr && rule->children;
+    }
+  }
+  return false;
 }
 
 const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
@@ -184,7 +244,7 @@ ProcessIdentity LiveSource::identity_of(const ProcessSample& sample) const {
   identity.key = sample.key;
   identity.pid_in_ns = sample.pid_in_ns;
   identity.comm = sample.comm;
-  identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
+  if (sample.pid_in_ns > 0) identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
   identity.cgroup = sample.cgroup;
   identity.unit = std::string(unit_of_cgroup(sample.cgroup));
   return identity;
@@ -197,6 +257,10 @@ ProcessIdentity LiveSource::identify(const ProcessKey& process) const {
   unknown.key = process;
   unknown.pid_in_ns = process.pid;
   return unknown;
+}
+
+bool LiveSource::has_process(int32_t pid_in_ns) const {
+  return std::ranges::find(samples_, pid_in_ns, &ProcessSample::pid_in_ns) != samples_.end();
 }
 
 Losses LiveSource::losses(const ProcessKey& process, ProbeKind probe) const {

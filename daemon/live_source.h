@@ -49,15 +49,21 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] size_t suspects() const { return ranker_.suspects().size(); }
   [[nodiscard]] size_t rules() const { return rules_.rules().size(); }
   [[nodiscard]] double census_ms() const { return census_ms_; }
-  /// What could not be attached at the last tick, one line; empty where all is well.
-  [[nodiscard]] const std::string& attach_problem() const { return attach_problem_; }
+  /// What cannot be attached now, one line; empty where all is well.
+  [[nodiscard]] std::string attach_problem() const;
+  [[nodiscard]] bool has_process(int32_t pid_in_ns) const;
 
  private:
   void end_exited();
   [[nodiscard]] std::vector<ProcessKey> replace_programs();
   void attach_adopted();
   void attach_wanted();
+  void attach_suspect(const ProcessKey& suspect);
   void attach_by_rule(const ProcessSample& sample);
+  void follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason);
+  [[nodiscard]] ProcessSample unseen_child(const ProbeEngine::Adopted& child) const;
+  [[nodiscard]] AttachReason child_of(const ProcessKey& parent, const AttachReason& reason) const;
+  [[nodiscard]] bool is_wanted_by_rule(const ProcessKey& process);
   void attach(const ProcessSample& sample, AttachOrder order);
   void drop_unwanted();
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
@@ -75,7 +81,8 @@ class LiveSource final : public DeltaSource {
   uint64_t tasks_ = 0;
   double census_ms_ = 0;
   bool late_ = false;
-  std::string attach_problem_;
+  std::string full_problem_;
+  std::unordered_map<ProcessKey, std::string> refused_;  // why each cannot be attached; only processes that live
 };
 
 }  // namespace stackwatch

@@ -48,6 +48,7 @@ class ProcCensus final : public Census {
     const auto text = procfs_.read(pid, "stat");
     const auto stat = text ? parse_proc_stat(*text) : std::nullopt;
     if (!stat) return std::nullopt;
+    if ((stat->state == 'Z' || stat->state == 'X') && stat->threads <= 1) return std::nullopt;
     static const auto ticks_per_s = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
     static const auto page_bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     const uint64_t ns_per_tick = 1'000'000'000 / ticks_per_s;
@@ -113,12 +114,14 @@ std::optional<ProcStat> parse_proc_stat(std::string_view text) {
   if (open == text.npos || close == text.npos || close < open) return std::nullopt;
   constexpr size_t kFields = 41;  // up to `policy`, the 41st field of the line; the first is the pid
   std::array<int64_t, kFields + 1> field{};
+  char state = '?';
   size_t number = 3;  // the state
   size_t at = close + 1;
   while (number <= kFields) {
     at = text.find_first_not_of(' ', at);
     if (at == text.npos) return std::nullopt;
     const size_t end = std::min(text.find(' ', at), text.size());
+    if (number == 3) state = text[at];
     if (number > 3) {
       uint64_t value = 0;
       const bool negative = text[at] == '-';
@@ -131,6 +134,7 @@ std::optional<ProcStat> parse_proc_stat(std::string_view text) {
   }
   const auto natural = [&field](size_t index) { return static_cast<uint64_t>(field[index]); };
   ProcStat stat;
+  stat.state = state;
   stat.comm = std::string(text.substr(open + 1, close - open - 1));
   stat.parent_pid = static_cast<int32_t>(field[4]);
   stat.flags = natural(9);

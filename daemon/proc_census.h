@@ -17,6 +17,7 @@ namespace stackwatch {
 /// The fields of /proc/PID/stat that a census needs. `ticks_per_s` is that of the kernel's user interface (100).
 struct ProcStat {
   std::string comm;
+  char state = '?';  ///< R, S, D, Z, …
   int32_t parent_pid = 0;
   uint64_t flags = 0;
   uint64_t minor_faults = 0;

@@ -11,16 +11,25 @@
 namespace stackwatch {
 namespace {
 
+/// Names of users that are remembered: more than a host has services, less than a multi-user machine has people.
+constexpr size_t kMaxUsers = 1024;
+
 class ProcFacts final : public FactsProvider {
  public:
-  ProcFacts(const Procfs& procfs, int32_t pid) : procfs_(procfs), pid_(pid) {}
+  using Users = std::unordered_map<uint32_t, std::optional<std::string>>;
+  ProcFacts(const Procfs& procfs, int32_t pid, Users& users) : procfs_(procfs), pid_(pid), users_(users) {}
   std::optional<std::string> exe() override { return procfs_.exe(pid_); }
   std::optional<std::string> cmdline() override { return procfs_.read(pid_, "cmdline", kMaxCmdlineBytes); }
-  std::optional<std::string> user_name(uint32_t uid) override { return user_name_of(uid); }
+  std::optional<std::string> user_name(uint32_t uid) override {
+    if (const auto known = users_.find(uid); known != users_.end()) return known->second;
+    if (users_.size() >= kMaxUsers) users_.clear();
+    return users_[uid] = user_name_of(uid);
+  }
 
  private:
   const Procfs& procfs_;
   int32_t pid_;
+  Users& users_;
 };
 
 }  // namespace
@@ -35,11 +44,13 @@ std::optional<std::string> user_name_of(uint32_t uid) {
 
 void RuleBook::set_rules(std::vector<WatchRule> rules) {
   verdicts_.clear();
+  users_.clear();
   rules_ = std::move(rules);
 }
 
-bool RuleBook::has_rule(const std::string& id) const {
-  return std::ranges::find(rules_, id, &WatchRule::id) != rules_.end();
+const WatchRule* RuleBook::find(const std::string& id) const {
+  const auto found = std::ranges::find(rules_, id, &WatchRule::id);
+  return found == rules_.end() ? nullptr : &*found;
 }
 
 const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
@@ -47,10 +58,12 @@ const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
   const auto [entry, is_new] = verdicts_.try_emplace(sample.key);
   Verdict& verdict = entry->second;
   verdict.seen = tick_;
-  if (is_new || verdict.exec != sample.exec || verdict.comm != sample.comm || verdict.cgroup != sample.cgroup) {
+  if (is_new || verdict.exec != sample.exec || verdict.comm != sample.comm || verdict.cgroup != sample.cgroup ||
+      verdict.uid != sample.uid) {
     verdict.exec = sample.exec;
     verdict.comm = sample.comm;
     verdict.cgroup = sample.cgroup;
+    verdict.uid = sample.uid;
     verdict.rule = match(sample);
   }
   return verdict.rule;
@@ -61,8 +74,8 @@ void RuleBook::end_tick() {
   ++tick_;
 }
 
-const WatchRule* RuleBook::match(const ProcessSample& sample) const {
-  ProcFacts provider(procfs_, sample.pid_in_ns);
+const WatchRule* RuleBook::match(const ProcessSample& sample) {
+  ProcFacts provider(procfs_, sample.pid_in_ns, users_);
   ProcessFacts facts({sample.pid_in_ns, sample.comm, sample.cgroup, sample.uid}, provider);
   const auto found = std::ranges::find_if(rules_, [&facts](const WatchRule& rule) { return matches(rule, facts); });
   return found == rules_.end() ? nullptr : &*found;

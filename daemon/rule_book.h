@@ -13,7 +13,7 @@
 namespace stackwatch {
 
 /// Which watch rule each process falls under. A process is compared with the rules when it is first seen and again when
-/// it executes another program, renames itself or moves to another cgroup; not at every tick.
+/// it executes another program, renames itself, changes its user or moves to another cgroup; not at every tick.
 class RuleBook {
  public:
   explicit RuleBook(Procfs procfs) : procfs_(std::move(procfs)) {}
@@ -21,7 +21,8 @@ class RuleBook {
   /// Replaces the rules; all processes are compared anew at their next lookup.
   void set_rules(std::vector<WatchRule> rules);
   [[nodiscard]] const std::vector<WatchRule>& rules() const { return rules_; }
-  [[nodiscard]] bool has_rule(const std::string& id) const;
+  /// nullptr where there is no such rule (any more).
+  [[nodiscard]] const WatchRule* find(const std::string& id) const;
 
   /// The first rule that matches; nullptr where none does. Valid until set_rules().
   const WatchRule* rule_of(const ProcessSample& sample);
@@ -33,14 +34,16 @@ class RuleBook {
     ExecId exec;
     std::string comm;
     std::string cgroup;
+    uint32_t uid = 0;
     const WatchRule* rule = nullptr;
     uint64_t seen = 0;
   };
-  [[nodiscard]] const WatchRule* match(const ProcessSample& sample) const;
+  [[nodiscard]] const WatchRule* match(const ProcessSample& sample);
 
   Procfs procfs_;
   std::vector<WatchRule> rules_;
   std::unordered_map<ProcessKey, Verdict> verdicts_;
+  std::unordered_map<uint32_t, std::optional<std::string>> users_;  // the database may be slow; read once per reload
   uint64_t tick_ = 1;
 };
 

@@ -42,8 +42,8 @@ TEST(BpfCensus, TotalsNeverGoBackWhileThreadsEnd) {
     before = *sample;
     pass(0.01);
   }
-  EXPECT_GT(seen, 100);
-  EXPECT_GT(before.on_cpu_ns, 1'000'000'000U);
+  EXPECT_GT(seen, 50);
+  EXPECT_GT(before.on_cpu_ns, 200'000'000U);
 }
 
 TEST(BpfCensus, SeesEveryProcessThatProcSees) {

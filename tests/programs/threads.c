@@ -26,9 +26,12 @@ static pthread_attr_t small_stack;
 
 OWN_FRAME static void thread_work(uint64_t until) { WORK_UNTIL(until, 6364136223846793005ULL); }
 
-// Burns the thread's part of `period_ns`, then sleeps the rest of it.
-OWN_FRAME static void one_period(uint64_t period_ns) {
+// Burns the thread's part of a period around `mean_ns`, then sleeps the rest of it. The length is random: bursts that
+// come at fixed distances keep step with a sampler, and each is then hit always or never.
+OWN_FRAME static void one_period(uint64_t mean_ns) {
   uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+  uint64_t random = begin ^ ((uint64_t)(uintptr_t)&begin << 20);
+  uint64_t period_ns = (uint64_t)random_between(&random, 0.6 * (double)mean_ns, 1.4 * (double)mean_ns);
   uint64_t cpu = thread_cpu_ns();
   thread_work(cpu + (uint64_t)((double)period_ns * cores / count));
   uint64_t rest = begin + period_ns;
