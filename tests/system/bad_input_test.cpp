@@ -81,8 +81,7 @@ TEST(BadInput, ASecondDaemonOnTheSameSocketGoesAndTheFirstStays) {
   DaemonUnderTest daemon(kQuiet);
   ASSERT_TRUE(daemon.ready());
   const Answer second = run(daemon.command());
-  EXPECT_EQ(second.exit_code, 1);
-  EXPECT_THAT(second.output, HasSubstr("another daemon"));
+  expect_one_line(second, 1, "another daemon");
   EXPECT_EQ(daemon.ask({"status"}).exit_code, 0);
 }
 
@@ -97,7 +96,7 @@ TEST(BadInput, AStaleSocketIsReplacedAndAFileIsNot) {
   const std::string file = directory.write("precious", "data");
   const Answer refused =
       run({our_program("stackwatchd"), "--config", directory.write("c.toml", kQuiet), "--socket", file});
-  EXPECT_EQ(refused.exit_code, 1) << refused.output;
+  expect_one_line(refused, 1, file);
   EXPECT_EQ(access(file.c_str(), F_OK), 0);
 }
 

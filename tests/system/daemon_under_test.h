@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <rapidjson/document.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -66,7 +67,8 @@ class DaemonUnderTest {
 /// Calls `done` every 100 ms until it holds; false after `seconds`.
 template <class Function>
 bool eventually(double seconds, Function&& done) {
-  for (int i = 0; i < static_cast<int>(seconds * 10); ++i) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (std::chrono::steady_clock::now() < deadline) {
     if (done()) return true;
     usleep(100'000);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/clock.h"
 #include "tests/system/daemon_under_test.h"
 
 namespace stackwatch {
@@ -26,21 +27,21 @@ TEST(Watching, AShiftIsToldWithItsFunctionAndNothingElseIs) {
   if (sysconf(_SC_NPROCESSORS_ONLN) < 2) GTEST_SKIP() << "REQUIRES two CPUs";
   DaemonUnderTest daemon("[ranking]\nmax_suspects = 0\n[[watch]]\nname = \"shift\"\n");
   ASSERT_TRUE(daemon.ready()) << daemon.process().output();
-  Child shifting(on_cpu(0, {test_program("shift"), "--onset-min", "60", "--onset-max", "80", "--duration", "140"}));
-  Child steady(on_cpu(1, {test_program("shift"), "--no-shift", "--duration", "140"}));
+  Child shifting(on_cpu(0, {test_program("shift"), "--onset-min", "60", "--onset-max", "80", "--duration", "200"}));
+  Child steady(on_cpu(1, {test_program("shift"), "--no-shift", "--duration", "200"}));
 
   rapidjson::Document alert;
-  const bool fired = eventually(138, [&] {
+  const bool fired = eventually(145, [&] {
     const rapidjson::Document document = daemon.ask({"alerts", "--json", "--state", "firing"}).json();
     for (const auto& candidate : document["alerts"].GetArray()) {
-      if (candidate["process"]["pid"].GetInt() == shifting.pid()) {
-        alert.CopyFrom(candidate, alert.GetAllocator());
-        return true;
-      }
+      if (candidate["process"]["pid"].GetInt() != shifting.pid()) continue;
+      alert.CopyFrom(candidate, alert.GetAllocator());
+      return true;
     }
-    usleep(900'000);
     return false;
   });
+  const double fired_s = static_cast<double>(SystemClock().monotonic_ns()) * 1e-9;
+  usleep(15'000'000);  // what else it might tell
   const Answer all = daemon.ask({"alerts", "--json"});
   shifting.signal(SIGTERM);
   shifting.wait();
@@ -49,17 +50,16 @@ TEST(Watching, AShiftIsToldWithItsFunctionAndNothingElseIs) {
   ASSERT_TRUE(truth.IsObject()) << shifting.output();
   ASSERT_TRUE(fired) << "truth: " << shifting.output() << "\nalerts: " << all.output;
 
+  const double onset_s = truth["onset_monotonic_s"].GetDouble();
+  EXPECT_GT(fired_s, onset_s) << "an alarm before anything happened: " << all.output;
+  EXPECT_LT(fired_s, onset_s + 60);
   EXPECT_STREQ(alert["frame"].GetString(), truth["function"].GetString()) << shifting.output();
   EXPECT_STREQ(alert["detector"].GetString(), "composition");
   EXPECT_STREQ(alert["probe"].GetString(), "on_cpu");
-  EXPECT_NEAR(alert["before"].GetDouble(), 0.10, 0.03);
+  EXPECT_NEAR(alert["before"].GetDouble(), 0.10, 0.04);
   EXPECT_NEAR(alert["after"].GetDouble(), 0.30, 0.08);
-  // ISO 8601 in UTC sorts like time: not opened before it happened.
-  EXPECT_GE(std::string(alert["opened"].GetString()), std::string(truth["onset_wall"].GetString()));
-  EXPECT_LT(truth["cpu_s"].GetDouble(), 140) << "the alert came within 60 s of the latest onset";
-  for (const auto& other : all.json()["alerts"].GetArray()) {
-    EXPECT_NE(other["process"]["pid"].GetInt(), steady.pid()) << "a false alarm: " << all.output;
-  }
+  EXPECT_EQ(all.json()["alerts"].Size(), 1U)
+      << "one cause is one alert, and the steady process has none: " << all.output;
   const Answer shown = daemon.ask({"show", alert["id"].GetString()});
   EXPECT_EQ(shown.exit_code, 0);
   EXPECT_THAT(shown.output, HasSubstr(truth["function"].GetString()));
