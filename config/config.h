@@ -25,7 +25,7 @@ struct WatchRule {
   std::optional<int32_t> pid;                           ///< as the daemon's own pid namespace shows it
   std::vector<ProbeKind> probes = {ProbeKind::kOnCpu};  ///< each once, in order of ProbeKind; never empty
   double frequency_hz = 99;                             ///< of on_cpu
-  bool children = false;  ///< processes that a matching one forks from then on, whatever they are called
+  bool children = false;  ///< its descendants, existing and later ones, whatever they are called
   std::string source;     ///< "file:line"
   bool operator==(const WatchRule&) const = default;
 };

@@ -129,7 +129,7 @@ Result<void> App::start() {
   // The socket first: it tells whether another daemon runs, and then nothing else is to be told.
   if (auto control = start_control(); !control) return control;
   if (!census_problem.empty()) daemon_->warn(census_problem);
-  for (const std::string& warning : config_.warnings) daemon_->warn(warning);
+  daemon_->warn_about(config_);
   if (auto sinks = start_sinks(); !sinks) return sinks;
   return start_loop();
 }

@@ -66,8 +66,6 @@ constexpr size_t kAddressStacksPerStack = 16;
 /// (4,096) once at its start; what comes on top are late names.
 constexpr size_t kMaxUnasked = 256;
 
-bool is_supported(const Attachments::Engines& engines, ProbeKind kind) { return engines.contains(kind); }
-
 }  // namespace
 
 Attachments::Attachments(Engines engines, StackNamer& namer, FunctionTable& functions, const Clock& clock,
@@ -78,7 +76,7 @@ Attachments::~Attachments() = default;
 
 Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessSample& sample,
                                  const AttachOrder& order) {
-  if (std::ranges::none_of(order.probes, [this](ProbeKind kind) { return is_supported(engines_, kind); })) {
+  if (std::ranges::none_of(order.probes, [this](ProbeKind kind) { return has_engine(kind); })) {
     return fail(ErrorKind::kUnsupported, "attach to process " + std::to_string(identity.pid_in_ns),
                 "this version has none of the probes asked for", "use on_cpu");
   }
@@ -116,7 +114,7 @@ Result<void> Attachments::change(Attachment& attachment, const AttachOrder& orde
 Result<void> Attachments::attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds,
                                         const ProbeOptions& options) {
   for (const ProbeKind kind : kinds) {
-    if (!is_supported(engines_, kind)) continue;
+    if (!has_engine(kind)) continue;
     auto probe = std::ranges::find(attachment.probes, kind, &AttachedProbe::kind);
     if (probe == attachment.probes.end()) {
       probe = attachment.probes.emplace(attachment.probes.end());

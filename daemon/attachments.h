@@ -97,6 +97,7 @@ class Attachments {
   /// Gives up what was counted of it; counted as kWatchFull.
   void refuse(const ProcessKey& adopted);
 
+  [[nodiscard]] bool has_engine(ProbeKind kind) const { return engines_.contains(kind); }
   [[nodiscard]] size_t size() const { return attachments_.size(); }
   [[nodiscard]] bool full() const { return attachments_.size() >= limits_.attachments; }
   [[nodiscard]] std::vector<ProcessKey> processes() const;

@@ -73,6 +73,23 @@ void Daemon::note_attach_problem() {
   parts_.log.warn("{}", printable(attach_problem_, 512));
 }
 
+void Daemon::warn_about(const Config& config) {
+  for (const std::string& warning : config.warnings) warn(warning);
+  for (const WatchRule& rule : config.watch) {
+    for (const ProbeKind probe : rule.probes) {
+      if (!parts_.attachments.has_engine(probe)) {
+        warn(fmt::format("{}: the probe {} is not in this version and left out", rule.source, to_string(probe)));
+      }
+    }
+  }
+  const LimitsConfig& limits = config.limits;
+  const LimitsConfig defaults;
+  if (limits.memory_bytes != defaults.memory_bytes || limits.cpu_percent != defaults.cpu_percent ||
+      limits.overhead_percent_per_process != defaults.overhead_percent_per_process) {
+    warn("[limits] memory, cpu_percent and overhead_percent_per_process are not enforced in this version");
+  }
+}
+
 void Daemon::warn(const std::string& text) {
   if (warnings_.size() >= kMaxWarnings || std::ranges::find(warnings_, text) != warnings_.end()) return;
   parts_.log.warn("{}", printable(text, 1024));
@@ -85,7 +102,7 @@ void Daemon::reconfigure(const Config& config) {
   parts_.source.configure(config);
   parts_.detection.configure(detection_policy(config), detector_settings(config));
   parts_.policy.set_options(alert_policy_options(config));
-  for (const std::string& warning : config.warnings) warn(warning);
+  warn_about(config);
 }
 
 std::string Daemon::summary() const {

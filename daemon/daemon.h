@@ -45,6 +45,8 @@ class Daemon final : public ControlBackend {
   void set_on_alert(std::function<void(const Alert&)> on_alert) { on_alert_ = std::move(on_alert); }
   /// Puts a new, valid configuration in force. Nothing that was learned or counted is lost.
   void reconfigure(const Config& config);
+  /// What is configured and has no effect in this version, or is valid and still probably not meant.
+  void warn_about(const Config& config);
   /// Something that a person should see in `status` until the daemon is restarted; logged too. Each text once.
   void warn(const std::string& text);
 
