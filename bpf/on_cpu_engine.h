@@ -15,7 +15,7 @@ struct OnCpuLimits {
   uint32_t stacks = 65536;
   /// Processes, adopted children included. 4,096 take 0.6 MB.
   uint32_t processes = 4096;
-  /// Ring buffer for frames of new stacks, a power of two. 1 MB holds about 2,600 stacks of 50 frames: those of a
+  /// Ring buffer for frames of new stacks, a power of two. 1 MB holds about 2,400 stacks of 50 frames: those of a
   /// 128-CPU machine for 200 ms at 99 Hz when every sample is a new stack, and the loop drains it as it fills.
   uint32_t ring_bytes = 1U << 20;
 };

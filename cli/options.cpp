@@ -147,7 +147,7 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_verb(app, typed, "attachments", "What is attached to whom, since when, why", "stackwatch attachments");
   add_stacks(app, typed);
   add_alerts(app, typed);
-  add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show 6f3a-1")
+  add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show bd9f59484791")
       .add_option("ALERT_ID", typed.options.alert_id, "As `stackwatch alerts` prints it")
       ->required();
 

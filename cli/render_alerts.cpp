@@ -90,7 +90,8 @@ std::string render_alert(const JsonValue& alert, const Style& style) {
     text += row("resolved", local_time_text(resolved) + " " + safe_text(text_of(alert, "resolution")));
   }
   text += row("executable", safe_text(text_of(process, "exe")));
-  text += row("unit", safe_text(text_of(process, "unit")) + " " + safe_text(text_of(process, "cgroup")));
+  text += row("unit", safe_text(text_of(process, "unit")));
+  text += row("cgroup", safe_text(text_of(process, "cgroup")));
   text += row("detector", safe_text(text_of(alert, "detector"), 24) + " on " + safe_text(text_of(alert, "probe"), 16) +
                               ", " + safe_text(text_of(alert, "unit_of_measure"), 32));
   text += row("change", fixed_text(number_of(alert, "change_cores"), 3) + " cores");

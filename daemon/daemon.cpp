@@ -142,6 +142,9 @@ Status Daemon::status() const {
     status.lost[LossReason::kRecursionMissed] += cost.recursion_misses;
   }
   status.warnings = warnings_;
+  if (const uint64_t overflowed = parts_.functions.overflowed(); overflowed > 0) {
+    status.warnings.push_back(fmt::format("the table of functions is full: {} names are [other]", overflowed));
+  }
   if (!attach_problem_.empty()) status.warnings.push_back(attach_problem_);
   return status;
 }

@@ -60,11 +60,12 @@ AlertPolicy::AlertPolicy(AlertPolicyOptions options, const Clock& clock, AlertId
 void AlertPolicy::set_options(AlertPolicyOptions options) { options_ = std::move(options); }
 
 std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation> observations,
-                                     std::span<const ProcessKey> exits) {
+                                     std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced) {
   changed_.clear();
   realtime_offset_ns_ = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
+  for (const ProcessKey& process : replaced) end_process(process, time_s, kProgramReplaced);
   for (const Observation& observation : observations) observe(observation);
-  for (const ProcessKey& process : exits) end_process(process, time_s);
+  for (const ProcessKey& process : exits) end_process(process, time_s, kProcessExited);
   end_silent_ones(time_s);
   return std::exchange(changed_, {});
 }
@@ -233,13 +234,13 @@ AlertPolicy::Records::iterator AlertPolicy::drop(Records::iterator record) {
   return active_.erase(record);
 }
 
-void AlertPolicy::end_process(const ProcessKey& process, double time_s) {
+void AlertPolicy::end_process(const ProcessKey& process, double time_s, std::string_view why) {
   for (const auto it : active_of(process)) {
     if (it->is_pending()) {
       ++(it->is_hidden() ? counters_.cooled_down : counters_.vanished);
       drop(it);
     } else {
-      resolve(it, time_s, kProcessExited);
+      resolve(it, time_s, why);
     }
   }
 }

@@ -89,10 +89,12 @@ class AlertPolicy {
 
   /// One tick that ended at `time_s` (same time line as the observations and the findings' onsets, which is
   /// CLOCK_MONOTONIC or, in a replay, what the clock given to the constructor says). Observations of one process and
-  /// probe come in order of time. `exits` are handled after the observations. Returns a copy of each alert that began
+  /// probe come in order of time. `exits` are handled after the observations,
+  /// `replaced` (processes that execute another program now) before them. Returns a copy of each alert that began
   /// to fire or was resolved, in the order in which that happened: one publish() each.
   [[nodiscard]] std::vector<Alert> tick(double time_s, std::span<const Observation> observations,
-                                        std::span<const ProcessKey> exits);
+                                        std::span<const ProcessKey> exits,
+                                        std::span<const ProcessKey> replaced = {});
 
   /// For a reload: what is pending or firing stays, with the new times and bounds in force from the next tick.
   void set_options(AlertPolicyOptions options);
@@ -119,7 +121,7 @@ class AlertPolicy {
   void fire(AlertRecord& record);
   void resolve(Records::iterator record, double time_s, std::string_view why);
   Records::iterator drop(Records::iterator record);
-  void end_process(const ProcessKey& process, double time_s);
+  void end_process(const ProcessKey& process, double time_s, std::string_view why);
   void end_silent_ones(double time_s);
   [[nodiscard]] const AlertRecord* cooling_down(const AlertRecord& fresh) const;
   [[nodiscard]] bool may_fire(const AlertRecord& record) const;

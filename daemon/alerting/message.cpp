@@ -90,6 +90,7 @@ std::string statement(const Alert& alert, const std::string& subject, const std:
                        measured(alert), bare_value_of(alert, alert.after), since);
   const std::string was = fmt::format("{}{}, since {}", subject, now_and_before(alert, verb_of(alert).past), since);
   if (alert.resolution == kProcessExited) return fmt::format("has exited; {}", was);
+  if (alert.resolution == kProgramReplaced) return fmt::format("executes another program now; {}", was);
   if (alert.resolution == kNotWatched) return fmt::format("is no longer watched; {}", was);
   return fmt::format("{}, and this counts as normal now", was);
 }

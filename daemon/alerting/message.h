@@ -13,6 +13,7 @@ namespace stackwatch {
 /// Alert::resolution of a resolved alert: why it is over.
 inline constexpr std::string_view kBackToBaseline = "back to its baseline";
 inline constexpr std::string_view kProcessExited = "the process exited";
+inline constexpr std::string_view kProgramReplaced = "the process executes another program";
 /// It stood so long that the detectors took it for the new baseline, or ended just then: they cannot tell.
 inline constexpr std::string_view kCountsAsNormal = "lasted so long that it counts as normal";
 /// No counts of the process came any more, so nothing is known.

@@ -107,6 +107,18 @@ TEST_F(PolicyTest, IsResolvedWhenNoFindingCameForAWhile) {
   EXPECT_THAT(policy_->all(), SizeIs(1)) << "stays in the history";
 }
 
+TEST_F(PolicyTest, AnotherProgramInTheProcessEndsWhatWasSaidOfTheOldOne) {
+  run(6, {rate()});
+  ASSERT_EQ(policy_->firing(), 1U);
+  clock_.advance_s(1);
+  const double now_s = static_cast<double>(clock_.monotonic_ns()) * 1e-9;
+  const auto changed = policy_->tick(now_s, {}, {}, std::vector{kRedis});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_EQ(changed[0].state, AlertState::kResolved);
+  EXPECT_EQ(changed[0].resolution, kProgramReplaced);
+  EXPECT_THAT(message_of(changed[0]), ::testing::HasSubstr("executes another program now"));
+}
+
 TEST_F(PolicyTest, AGapShorterThanThatResolvesNothing) {
   run(6, {rate()});
   for (int i = 0; i < 5; ++i) {
