@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <functional>
+#include <iterator>
 #include <memory>
 #include <unordered_map>
 #include <utility>
@@ -31,8 +34,17 @@ class FakeProbeEngine final : public ProbeEngine {
     attached_[process].begun_ns = clock_.monotonic_ns();
     adopted_.push_back({process, parent});
   }
-  void refuse_attach(Error error) { refusal_ = std::move(error); }
+  void refuse_attach(Error error) {
+    refuse_attach_if(std::move(error), [](const auto&, const auto&) { return true; });
+  }
+  void refuse_attach_if(Error error, std::function<bool(const ProcessKey&, const ProbeOptions&)> refuses) {
+    refusal_ = std::move(error);
+    refuses_ = std::move(refuses);
+  }
   void fail_collect(Error error) { collect_error_ = std::move(error); }
+  void stop_failing() { collect_error_ = no_error(); }
+  [[nodiscard]] size_t refused() const { return refused_; }
+  [[nodiscard]] size_t attached() const { return attached_.size(); }
   [[nodiscard]] bool is_attached(const ProcessKey& process) const { return attached_.contains(process); }
   [[nodiscard]] ProbeOptions options(const ProcessKey& process) { return attached_[process].options; }
 
@@ -43,8 +55,13 @@ class FakeProbeEngine final : public ProbeEngine {
   Result<void> collect() override {
     if (collect_error_.kind != ErrorKind::kUsage) return Failure(collect_error_);
     for (auto& [key, state] : attached_) {
-      state.collected = std::exchange(state.waiting, {});
-      state.collected.time_ns = clock_.monotonic_ns();
+      // Adds to what nobody read yet: an adopted process is counted before it has a probe.
+      StackDelta fresh = std::exchange(state.waiting, {});
+      StackDelta& all = state.collected;
+      all.values.insert(all.values.end(), fresh.values.begin(), fresh.values.end());
+      std::ranges::move(fresh.new_stacks, std::back_inserter(all.new_stacks));
+      all.lost += fresh.lost;
+      all.time_ns = clock_.monotonic_ns();
     }
     return {};
   }
@@ -69,7 +86,10 @@ class FakeProbeEngine final : public ProbeEngine {
     [[nodiscard]] ProbeKind kind() const override { return ProbeKind::kOnCpu; }
     Result<void> attach(const ProcessKey& process, const ProbeOptions& options) override {
       if (attached_) return fail("attach a probe", "it is attached to a process already");
-      if (engine_.refusal_.kind != ErrorKind::kUsage) return Failure(engine_.refusal_);
+      if (engine_.refuses_(process, options)) {
+        ++engine_.refused_;
+        return Failure(engine_.refusal_);
+      }
       State& state = engine_.attached_[process];
       state.options = options;
       state.begun_ns = engine_.clock_.monotonic_ns();
@@ -79,7 +99,9 @@ class FakeProbeEngine final : public ProbeEngine {
     }
     Result<StackDelta> read() override {
       if (!attached_) return fail("read a probe", "it is not attached");
-      State& state = engine_.attached_[process_];
+      const auto found = engine_.attached_.find(process_);
+      if (found == engine_.attached_.end()) return fail("read a probe", "its process is not attached");
+      State& state = found->second;
       StackDelta delta = std::exchange(state.collected, {});
       delta.process = process_;
       if (delta.time_ns == 0) delta.time_ns = state.begun_ns;
@@ -104,6 +126,8 @@ class FakeProbeEngine final : public ProbeEngine {
   std::unordered_map<ProcessKey, State> attached_;
   std::vector<Adopted> adopted_;
   Error refusal_ = no_error();
+  std::function<bool(const ProcessKey&, const ProbeOptions&)> refuses_ = [](const auto&, const auto&) { return false; };
+  size_t refused_ = 0;
   Error collect_error_ = no_error();
 };
 
