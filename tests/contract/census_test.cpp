@@ -123,6 +123,14 @@ TEST_P(CensusContract, AnotherProgramInTheSameProcessIsTold) {
   EXPECT_EQ(after.exec, sample_of(key).exec);
 }
 
+TEST_P(CensusContract, AProcessThatNobodyReapedHasEnded) {
+  Child ended({"true"});
+  pass(0.5);
+  const auto samples = census_->take();
+  ASSERT_TRUE(samples);
+  EXPECT_EQ(std::ranges::count(*samples, ended.pid(), &ProcessSample::pid_in_ns), 0);
+}
+
 TEST_P(CensusContract, KernelThreadsAreKnownAsSuch) {
   const auto samples = census_->take();
   ASSERT_TRUE(samples);
