@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/detection.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/fakes/fake_source.h"
+
+namespace stackwatch {
+namespace {
+
+using ::testing::IsEmpty;
+
+constexpr ProcessKey kRedis{4711, 10'000'000};
+constexpr ProcessKey kNginx{99, 20'000'000};
+const FakeSource::Counts kUsual = {{"parse", 80}, {"render", 20}};
+const FakeSource::Counts kChanged = {{"parse", 40}, {"render", 60}};
+
+class DetectionTest : public testing::Test {
+ protected:
+  std::vector<Observation> tick() { return detection_.observe(source_.batch()); }
+  /// Long enough for the first baseline of `composition`.
+  void learn() {
+    for (int i = 0; i < 120; ++i) {
+      for (const Observation& observation : tick()) ASSERT_THAT(observation.findings, IsEmpty());
+    }
+  }
+  /// Ticks until `composition` says something about the process; nothing where it does not.
+  std::optional<Finding> find(const ProcessKey& process, int ticks = 60) {
+    for (int i = 0; i < ticks; ++i) {
+      for (const Observation& observation : tick()) {
+        if (observation.process != process) continue;
+        for (const Finding& finding : observation.findings) {
+          if (finding.detector == "composition") return finding;
+        }
+      }
+    }
+    return std::nullopt;
+  }
+
+  FakeSource source_;
+  Detection detection_{DetectionPolicy{}, DetectorSettings{}};
+};
+
+TEST_F(DetectionTest, NothingToObserveIsNothingToSay) {
+  EXPECT_THAT(tick(), IsEmpty());
+  source_.exits(kRedis);
+  source_.detaches(kNginx);
+  source_.replaces(kRedis);
+  EXPECT_THAT(tick(), IsEmpty()) << "of whom nobody ever heard";
+  EXPECT_EQ(detection_.streams(), 0U);
+}
+
+TEST_F(DetectionTest, OneObservationPerDeltaEvenIfThereIsNothingToSay) {
+  source_.does(kRedis, kUsual);
+  source_.does(kNginx, {});
+  const auto observations = tick();
+  ASSERT_EQ(observations.size(), 2U);
+  for (const Observation& observation : observations) {
+    EXPECT_THAT(observation.findings, IsEmpty());
+    EXPECT_EQ(observation.probe, ProbeKind::kOnCpu);
+    EXPECT_NE(observation.stacks, nullptr);
+    EXPECT_NE(observation.functions, nullptr);
+    EXPECT_GT(observation.time_s, 0);
+  }
+}
+
+TEST_F(DetectionTest, EachProcessIsJudgedAgainstItsOwnPast) {
+  source_.does(kRedis, kUsual);
+  source_.does(kNginx, kChanged);
+  learn();
+  source_.does(kRedis, kChanged);
+  for (int i = 0; i < 60; ++i) {
+    for (const Observation& observation : tick()) {
+      if (observation.process == kRedis) continue;
+      EXPECT_THAT(observation.findings, IsEmpty()) << "it was always so";
+    }
+  }
+  const auto finding = find(kRedis);
+  ASSERT_TRUE(finding);
+  EXPECT_NEAR(finding->before, 0.2, 0.05);
+  EXPECT_NEAR(finding->after, 0.6, 0.05);
+}
+
+TEST_F(DetectionTest, ProbesOfOneProcessAreJudgedApart) {
+  source_.does(kRedis, kUsual);
+  const auto both = [&] {
+    TickBatch batch = source_.batch();
+    NamedDelta blocked = batch.deltas[0];
+    blocked.probe = ProbeKind::kBlocked;
+    batch.deltas.push_back(blocked);
+    return batch;
+  };
+  const auto observations = detection_.observe(both());
+  ASSERT_EQ(observations.size(), 2U);
+  EXPECT_EQ(observations[1].probe, ProbeKind::kBlocked);
+  const size_t streams = detection_.streams();
+  Detection alone{DetectionPolicy{}, DetectorSettings{}};
+  static_cast<void>(alone.observe(source_.batch()));
+  EXPECT_GT(streams, alone.streams());
+}
+
+TEST_F(DetectionTest, WhoExitsOrIsDetachedIsForgotten) {
+  source_.does(kRedis, kUsual);
+  source_.does(kNginx, kUsual);
+  learn();
+  const size_t both = detection_.streams();
+  EXPECT_GT(both, 0U);
+  source_.exits(kRedis);
+  EXPECT_EQ(tick().size(), 2U) << "with its last delta";
+  EXPECT_EQ(detection_.streams(), both / 2);
+  source_.detaches(kNginx);
+  tick();
+  EXPECT_EQ(detection_.streams(), 0U);
+  source_.does(kRedis, kChanged);
+  source_.does(kNginx, kChanged);
+  EXPECT_FALSE(find(kRedis)) << "it has no past any more";
+}
+
+TEST_F(DetectionTest, WhatWasLearnedAboutAnotherProgramIsForgotten) {
+  source_.does(kRedis, kUsual);
+  learn();
+  source_.replaces(kRedis);
+  source_.does(kRedis, kChanged);
+  EXPECT_FALSE(find(kRedis));
+}
+
+TEST_F(DetectionTest, ANewPolicyIsInForceAtOnceAndForgetsNothing) {
+  source_.does(kRedis, kUsual);
+  learn();
+  DetectionPolicy insensitive;
+  insensitive.min_change_share = 0.9;
+  insensitive.min_change_cores = 0.9;
+  detection_.configure(insensitive, {});
+  source_.does(kRedis, kChanged);
+  EXPECT_FALSE(find(kRedis, 10));
+  detection_.configure(DetectionPolicy{}, {});
+  EXPECT_TRUE(find(kRedis)) << "against the old past";
+}
+
+TEST_F(DetectionTest, NewSettingsAreForDetectorsMadeFromNowOn) {
+  source_.does(kRedis, kUsual);
+  learn();
+  const size_t before = detection_.streams();
+  DetectorSettings none;
+  none.composition.enabled = none.rate.enabled = false;
+  detection_.configure(DetectionPolicy{}, none);
+  source_.does(kNginx, kUsual);
+  tick();
+  EXPECT_EQ(detection_.streams(), before);
+  source_.does(kRedis, kChanged);
+  EXPECT_TRUE(find(kRedis));
+}
+
+TEST_F(DetectionTest, TheBudgetIsTheHostsSoManyStreamsNeedMoreEvidenceEach) {
+  source_.does(kRedis, kUsual);
+  learn();
+  source_.does(kRedis, kChanged);
+  const auto alone = find(kRedis);
+  ASSERT_TRUE(alone);
+  // Some thousand functions elsewhere.
+  FakeSource::Counts many;
+  for (int i = 0; i < 200; ++i) many["f" + std::to_string(i)] = 10;
+  for (int32_t pid = 1000; pid < 1040; ++pid) source_.does({pid, 10'000'000}, many);
+  for (int i = 0; i < 100; ++i) tick();
+  ASSERT_GT(detection_.streams(), 5000U);
+  const auto crowded = find(kRedis);
+  ASSERT_TRUE(crowded);
+  EXPECT_GT(crowded->threshold, alone->threshold + 1);
+  for (int32_t pid = 1000; pid < 1040; ++pid) source_.exits({pid, 10'000'000});
+  tick();
+  const auto again = find(kRedis);
+  ASSERT_TRUE(again);
+  EXPECT_DOUBLE_EQ(again->threshold, alone->threshold) << "and less when they are gone";
+}
+
+TEST_F(DetectionTest, AReloadDoesNotForgetHowManyStreamsThereAre) {
+  FakeSource::Counts many;
+  for (int i = 0; i < 200; ++i) many["f" + std::to_string(i)] = 10;
+  for (int32_t pid = 1000; pid < 1040; ++pid) source_.does({pid, 10'000'000}, many);
+  source_.does(kRedis, kUsual);
+  learn();
+  ASSERT_GT(detection_.streams(), 5000U);
+  source_.does(kRedis, kChanged);
+  const auto before = find(kRedis);
+  ASSERT_TRUE(before);
+  detection_.configure(DetectionPolicy{}, {});
+  const auto after = find(kRedis);
+  ASSERT_TRUE(after);
+  EXPECT_DOUBLE_EQ(after->threshold, before->threshold);
+}
+
+}  // namespace
+}  // namespace stackwatch
