@@ -56,7 +56,7 @@ echo "perf bench sched pipe -T on CPU 0, $loops operations, $rounds rounds in tu
 echo
 echo "| 99 Hz, call chains | µs per operation (median) | ratio to alone (median of pairs) | quartiles |"
 echo "|---|---|---|---|"
-yes 1 | head -n "$rounds" >"$dir/ones"
+seq "$rounds" | sed "s/.*/1/" >"$dir/ones"
 row "nobody" "$dir/alone" "$dir/ones"
 row "stackwatchd" "$dir/watched" "$dir/watched.ratio"
 row "perf record -g" "$dir/perf" "$dir/perf.ratio"

@@ -71,9 +71,12 @@ TEST(BadInput, NoTypeInformationOfTheKernel) {
   STACKWATCH_REQUIRE_BPF();
   const TemporaryDirectory directory;
   const std::string config = directory.write("stackwatch.toml", kQuiet);
-  const std::string hide = "mount -t tmpfs none /sys/kernel/btf && exec " + our_program("stackwatchd") + " --config " +
-                           config + " --socket " + directory.path() + "/socket";
-  expect_one_line(run({"unshare", "--mount", "sh", "-c", hide}), 3, "CONFIG_DEBUG_INFO_BTF");
+  // Private for /sys alone: in a chroot / is no mount point whose propagation could be changed.
+  const std::string hide = "mount --make-rprivate /sys && mount -t tmpfs none /sys/kernel/btf && exec " +
+                           our_program("stackwatchd") + " --config " + config + " --socket " + directory.path() +
+                           "/socket";
+  expect_one_line(run({"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hide}), 3,
+                  "CONFIG_DEBUG_INFO_BTF");
 }
 
 TEST(BadInput, ASecondDaemonOnTheSameSocketGoesAndTheFirstStays) {
