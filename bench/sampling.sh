@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/build/bin
-rounds=${1:-15}
-loops=200000
+rounds=${1:-8}
+loops=2000000
 dir=$(mktemp -d)
 daemon=
 finish() {
@@ -15,10 +15,14 @@ finish() {
 }
 trap finish EXIT
 command -v perf >/dev/null || { echo "perf is needed (package linux-perf)" >&2; exit 1; }
-printf '[ranking]\nmax_suspects = 0\n[[watch]]\ncmdline = "perf bench sched pipe*"\nchildren = true\n' >"$dir/watch.toml"
+# The launcher is attached while it waits; what it starts is counted from its first sample on.
+printf '[ranking]\nmax_suspects = 0\n[[watch]]\ncmdline = "*sampling-bench-launcher*"\nchildren = true\n' >"$dir/watch.toml"
 export STACKWATCH_SOCKET=$dir/socket
 
 pipe() { taskset -c 0 perf bench -f simple sched pipe -T -l "$loops"; } # prints seconds
+launched_pipe() {
+  bash -c ': sampling-bench-launcher; sleep 2.5; taskset -c 0 perf bench -f simple sched pipe -T -l '"$loops"'; :'
+}
 
 start_daemon() {
   "$bin/stackwatchd" --config "$dir/watch.toml" --socket "$STACKWATCH_SOCKET" 2>/dev/null &
@@ -29,16 +33,23 @@ stop_daemon() {
   kill "$daemon" && wait "$daemon" 2>/dev/null || true
   daemon=
 }
+# Samples of the target so far, as the daemon tells while it runs.
+samples() {
+  "$bin/stackwatch" attachments | awk '$2 ~ /^(perf|sched-pipe)/ {for (i = 1; i <= NF; ++i) if ($i ~ /^on_cpu/) n += $(i + 4)} END {print n + 0}'
+}
 
 run_ns() { bpftool prog show name sample_on_cpu 2>/dev/null | sed -n 's/.*run_time_ns \([0-9]*\) run_cnt \([0-9]*\).*/\1 \2/p' | head -n 1; }
 
 pipe >/dev/null
+start_daemon
+stop_daemon
 for _ in $(seq "$rounds"); do
   pipe >>"$dir/alone"
   start_daemon
-  pipe >>"$dir/watched"
-  # The census finds the target within a tick; how much of the run was sampled is part of the result.
-  "$bin/stackwatch" status --json | tr ',{' '\n\n' | sed -n 's/^"functions":\([0-9]*\).*/\1/p' >>"$dir/functions"
+  launched_pipe >>"$dir/watched" &
+  sleep 6.5
+  samples >>"$dir/samples"
+  wait $!
   stop_daemon
   taskset -c 0 perf record -q -g -F 99 -e cpu-clock -o "$dir/perf.data" -- perf bench -f simple sched pipe -T -l "$loops" >>"$dir/perf" 2>/dev/null
 done
@@ -61,11 +72,14 @@ row "nobody" "$dir/alone" "$dir/ones"
 row "stackwatchd" "$dir/watched" "$dir/watched.ratio"
 row "perf record -g" "$dir/perf" "$dir/perf.ratio"
 
+printf '\nSamples of the target that the daemon told of after four seconds of it: median %s (396 are due; those of the last second or two wait for their names).\n' "$(median "$dir/samples")"
+
 if command -v bpftool >/dev/null && [ "$(id -u)" = 0 ]; then
   old=$(sysctl -n kernel.bpf_stats_enabled)
   sysctl -q kernel.bpf_stats_enabled=1
   start_daemon
-  taskset -c 0 perf bench -f simple sched pipe -T -l $((loops * 10)) >/dev/null &
+  loops=$((loops * 3))
+  launched_pipe >/dev/null &
   load=$!
   sleep 8
   read -r ns runs < <(run_ns) || true
