@@ -99,7 +99,9 @@ Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessS
 
 // What was counted and named stays. If the kernel refuses the new options the old ones are in force again.
 Result<void> Attachments::change(Attachment& attachment, const AttachOrder& order) {
-  if (!attachment.read_to_the_end) attachment.ending = false;
+  // It only waits for its last names; the process is attached anew when it is gone.
+  if (attachment.read_to_the_end) return {};
+  attachment.ending = false;
   attachment.reason = order.reason;
   if (attachment.options == order.options) return {};
   std::vector<ProbeKind> now;
@@ -108,6 +110,8 @@ Result<void> Attachments::change(Attachment& attachment, const AttachOrder& orde
   auto attached = attach_probes(attachment, order.probes, order.options);
   if (attached) return {};
   if (auto restored = attach_probes(attachment, now, before); !restored) attachment.ending = true;
+  std::erase_if(attachment.probes,
+                [&now](const AttachedProbe& probe) { return std::ranges::find(now, probe.kind) == now.end(); });
   return attached;
 }
 
@@ -226,7 +230,7 @@ void Attachments::set_on_cpu(const ProcessSample& sample) {
   const uint64_t used_ns = sample.on_cpu_ns - std::min(sample.on_cpu_ns, attachment.on_cpu_ns);
   attachment.on_cpu_ns = sample.on_cpu_ns;
   for (AttachedProbe& probe : attachment.probes) {
-    if (probe.fresh && probe.kind == ProbeKind::kOnCpu && attachment.on_cpu_known) {
+    if (probe.fresh && !probe.waiting.empty() && probe.kind == ProbeKind::kOnCpu && attachment.on_cpu_known) {
       probe.waiting.back().exposure_s = static_cast<double>(used_ns) * 1e-9;
     }
     probe.fresh = false;

@@ -166,6 +166,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
   const auto parent = index_by_pid_.find(sample.parent_pid);
   if (parent == index_by_pid_.end()) return;
   const ProcessKey& key = samples_[parent->second].key;
+  if (!parts_.attachments.contains(key)) return;
   const AttachReason* reason = parts_.attachments.reason(key);
   const ProbeOptions* options = parts_.attachments.options(key);
   if (reason == nullptr || !options->children || reason->kind == AttachReason::Kind::kSuspect) return;

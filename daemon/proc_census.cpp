@@ -127,7 +127,7 @@ std::optional<ProcStat> parse_proc_stat(std::string_view text) {
       const bool negative = text[at] == '-';
       const auto parsed = std::from_chars(text.data() + at + (negative ? 1 : 0), text.data() + end, value);
       if (parsed.ec != std::errc{}) return std::nullopt;
-      field[number] = negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+      field[number] = static_cast<int64_t>(negative ? 0 - value : value);
     }
     at = end;
     ++number;

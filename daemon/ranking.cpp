@@ -10,7 +10,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr double kNowHalfLifeS = 3;     // one busy tick alone makes nobody a suspect
+constexpr double kNowHalfLifeS = 3;     // one busy tick counts for a fifth
 constexpr double kPastHalfLifeS = 300;  // "usual" is what it did in the last minutes
 constexpr double kLearnS = 20;          // younger processes have no past to be compared with
 constexpr double kNoiseBand = 4;        // in mean absolute deviations: about 3.2 standard deviations
