@@ -15,8 +15,14 @@ enum {
   kMaxHalfStack = 127,
   /* The base rate comes in thousandths of a hertz: rates below 1 Hz stay exact. */
   kMilliHertz = 1000,
-  /* How many generations of ancestors are looked at for a watched one: shells and wrappers nest three or four deep. */
-  kMaxAncestors = 8,
+  /* Values that one program counts per stack. */
+  kValuesPerStack = 2,
+};
+
+/* Hashes that stand for no frames at all; those of frames are above. */
+enum {
+  kBeforeAttachingHash = 1, /* a wait that had begun before its process was attached */
+  kLastReservedHash = 15,
 };
 
 /* PF_KTHREAD in task flags. */
@@ -73,7 +79,7 @@ struct census_process {
   char comm[16];
 };
 
-/* ---- on-CPU sampling ---- */
+/* ---- counting stacks ---- */
 
 /* Identity of a process on both sides: see ProcessKey. */
 struct process_id {
@@ -85,17 +91,18 @@ enum { kStartTickNs = 10000000 };
 
 enum watch_flags {
   kWatchChildren = 1, /* descendants are watched too */
-  kWatchAdopted = 2,  /* put there by the kernel side because an ancestor has kWatchChildren */
+  kWatchAdopted = 2,  /* put there by the kernel side because its parent has kWatchChildren */
 };
 
 /* Value of the map of watched processes; key: tgid. Counters are totals. */
 struct watched_process {
   __u32 start_ticks;
   __u32 flags;
-  __u32 rate_mhz; /* samples per 1000 s */
-  __u32 reserved;
+  __u32 rate_mhz;           /* sampling: samples per 1000 s */
+  __u32 counted;            /* 1 once anything was counted in it */
   struct process_id parent; /* where adopted: by whom */
-  __u64 lost_map_full;
+  __u64 since_ns;           /* CLOCK_MONOTONIC: attached at */
+  __u64 lost_map_full;      /* in the unit of the values */
   __u64 frames_late;
   __u64 truncated;
   __u64 unwind_failed;
@@ -108,7 +115,7 @@ struct stack_key {
 };
 
 struct stack_count {
-  __u64 count;
+  __u64 values[kValuesPerStack];
   __u64 delivered; /* the frames went through the ring buffer */
 };
 
@@ -120,6 +127,29 @@ struct stack_frames {
   __u32 kernel;
 };
 
+/* ---- off-CPU time ---- */
+
+enum wait_flags {
+  kWaitPreempted = 1, /* wanted to go on: all of its wait is for a CPU */
+};
+
+/* A thread's last wait; key: tid. */
+struct thread_wait {
+  struct stack_key key;
+  __u64 start_ns;     /* CLOCK_MONOTONIC; 0: there was none yet */
+  __u64 total_ns;     /* its length; 0: it goes on */
+  __u64 run_delay_ns; /* sched_info.run_delay when it began */
+  __u32 flags;
+  __u32 reserved;
+};
+
+/* What the iterator tells of each wait that is not in the counts. */
+struct open_wait {
+  struct stack_key key;
+  __u64 blocked_ns;
+  __u64 run_queue_ns;
+};
+
 #ifdef __cplusplus
 }  // namespace stackwatch::abi
 
@@ -127,11 +157,13 @@ namespace stackwatch::abi {
 static_assert(sizeof(census_thread) == 80);
 static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
 static_assert(offsetof(census_process, comm) == 208);
-static_assert(sizeof(watched_process) == 64);
-static_assert(offsetof(watched_process, lost_map_full) == 24);
+static_assert(sizeof(watched_process) == 72);
+static_assert(offsetof(watched_process, lost_map_full) == 32);
 static_assert(sizeof(stack_key) == 16);
-static_assert(sizeof(stack_count) == 16);
+static_assert(sizeof(stack_count) == 24);
 static_assert(sizeof(stack_frames) == 32);
+static_assert(sizeof(thread_wait) == 48);
+static_assert(sizeof(open_wait) == 32);
 }  // namespace stackwatch::abi
 #endif
 

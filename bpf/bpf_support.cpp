@@ -2,6 +2,7 @@
 #include "bpf/bpf_support.h"
 
 #include <bpf/bpf.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -71,6 +72,12 @@ Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messa
       number == EACCES || number == ENOTSUP || number == EOPNOTSUPP || number == ESRCH || number == EINVAL;
   return fail(denied || missing ? ErrorKind::kUnsupported : ErrorKind::kFailed, std::move(what), std::move(why),
               denied ? kPrivilegeHint : "this kernel does not take the program");
+}
+
+Result<UniqueFd> make_epoll() {
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno("make an epoll instance", errno);
+  return epoll;
 }
 
 uint64_t map_memory_bytes(int map_fd) {

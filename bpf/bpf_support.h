@@ -11,6 +11,7 @@
 
 #include "core/probe.h"
 #include "core/result.h"
+#include "core/unique_fd.h"
 
 namespace stackwatch {
 
@@ -31,6 +32,9 @@ class LibbpfMessages {
 
 /// What failed when libbpf or the bpf system call said `error_number`, with libbpf's own words and the usual remedy.
 [[nodiscard]] Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messages);
+
+/// An empty epoll instance.
+[[nodiscard]] Result<UniqueFd> make_epoll();
 
 struct BpfLinkDeleter {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }

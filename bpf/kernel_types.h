@@ -23,6 +23,8 @@ struct sched_entity {
 
 struct sched_info {
   unsigned long long run_delay;
+  unsigned long long last_arrival;
+  unsigned long long last_queued;
 };
 
 struct task_io_accounting {
@@ -30,7 +32,12 @@ struct task_io_accounting {
   __u64 write_bytes;
 };
 
+typedef struct {
+  int counter;
+} atomic_t;
+
 struct signal_struct {
+  atomic_t live;
   int nr_threads;
   unsigned long nvcsw;
   unsigned long nivcsw;
@@ -85,7 +92,9 @@ struct mm_struct___until_6_1 {
 };
 
 struct task_struct {
+  unsigned int __state;
   unsigned int flags;
+  int on_cpu;
   int exit_state;
   int static_prio;
   unsigned int policy;
@@ -108,6 +117,11 @@ struct task_struct {
   __u64 self_exec_id;
   struct task_io_accounting ioac;
   struct css_set* cgroups;
+};
+
+/* Until Linux 5.13. */
+struct task_struct___until_5_13 {
+  long state;
 };
 
 struct seq_file;

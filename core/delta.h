@@ -19,6 +19,9 @@ struct RawStack {
   std::vector<uint64_t> kernel_frames;  ///< leaf first
 };
 
+/// The stack of a wait that had begun before its process was attached: nobody saw where. It has no frames.
+inline constexpr StackHash kBeforeAttaching{1};
+
 /// What one probe counted in one process since its last read, by stack of addresses.
 struct StackDelta {
   struct Value {

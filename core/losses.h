@@ -18,7 +18,7 @@ enum class LossReason : uint8_t {
   kMissedTick,       ///< a tick came late: this delta covers more than one interval
   kNamesLate,        ///< the names came too late or not at all: counted under [unnamed]
   kStacksFull,       ///< more stacks than stacks_per_process: counted under [other]
-  kWatchFull,        ///< no room to watch another process: a child is not counted
+  kWatchFull,        ///< no room to watch another process: a child is not counted; or another thread: a wait is not
   kCount
 };
 

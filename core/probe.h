@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/delta.h"
@@ -24,6 +25,8 @@ class Probe {
   virtual ~Probe() = default;
   [[nodiscard]] virtual ProbeKind kind() const = 0;
   [[nodiscard]] virtual Result<void> attach(const ProcessKey& process, const ProbeOptions& options) = 0;
+  /// Other options from now on; what was counted stays. Where it fails the old ones may be half in force: set them again.
+  [[nodiscard]] virtual Result<void> change(const ProbeOptions& options) = 0;
   /// What was counted since the last read (or since attaching). Valid after the process has exited too: its last
   /// counts are in the first read after its end.
   [[nodiscard]] virtual Result<StackDelta> read() = 0;
@@ -48,15 +51,18 @@ class ProbeEngine {
   };
 
   virtual ~ProbeEngine() = default;
-  [[nodiscard]] virtual std::unique_ptr<Probe> make_probe() = 0;
+  /// What it counts: one kind, or several that one program tells apart.
+  [[nodiscard]] virtual std::span<const ProbeKind> kinds() const = 0;
+  /// `kind` is one of kinds().
+  [[nodiscard]] virtual std::unique_ptr<Probe> make_probe(ProbeKind kind) = 0;
   /// Readable when frames of new stacks wait: the loop then calls drain(), so that the kernel's buffer does not fill up
   /// between ticks. -1 where there is nothing to poll.
   [[nodiscard]] virtual int poll_fd() const = 0;
   virtual void drain() = 0;
   /// Once per tick, before the probes are read: takes the counts of all attached processes out of the kernel.
   [[nodiscard]] virtual Result<void> collect() = 0;
-  /// Processes adopted since the last call. Each must be given a probe (attach() takes over what is already counted)
-  /// or be refused with forget().
+  /// Processes adopted since the last call, each once something is counted in it. Each must be given probes (attach()
+  /// takes over what is already counted) or be refused with forget().
   [[nodiscard]] virtual std::vector<Adopted> take_adopted() = 0;
   virtual void forget(const ProcessKey& process) = 0;
   [[nodiscard]] virtual Cost cost() const = 0;

@@ -12,7 +12,8 @@
 #include <thread>
 
 #include "bpf/bpf_census.h"
-#include "bpf/on_cpu_engine.h"
+#include "bpf/off_cpu_engine.h"
+#include "bpf/sampling_engine.h"
 #include "config/load.h"
 #include "daemon/alerting/console_sink.h"
 #include "daemon/alerting/journal_sink.h"
@@ -49,6 +50,8 @@ class App {
   Result<void> run();
 
  private:
+  Result<void> make_engines();
+  [[nodiscard]] std::vector<ProbeEngine*> engines() const;
   Result<void> start_control();
   Result<void> start_sinks();
   Result<void> start_loop();
@@ -64,7 +67,7 @@ class App {
   Procfs procfs_;
   FunctionTable functions_;
   std::unique_ptr<Census> census_;
-  std::unique_ptr<ProbeEngine> on_cpu_;
+  std::vector<std::unique_ptr<ProbeEngine>> engines_;
   std::unique_ptr<StackNamer> namer_;
   std::unique_ptr<Attachments> attachments_;
   std::unique_ptr<LiveSource> source_;
@@ -87,9 +90,7 @@ Result<void> App::start() {
   if (!loop) return Failure(loop.error());
   loop_ = std::make_unique<EventLoop>(std::move(*loop));
 
-  auto engine = make_on_cpu_engine(clock_, {});
-  if (!engine) return Failure(engine.error());
-  on_cpu_ = std::move(*engine);
+  if (auto engines = make_engines(); !engines) return engines;
   auto census = make_bpf_census([this](int32_t pid) { return procfs_.cgroup(pid); });
   std::string census_problem;
   if (census) {
@@ -102,8 +103,7 @@ Result<void> App::start() {
   if (!namer) return Failure(namer.error());
   namer_ = std::move(*namer);
 
-  attachments_ = std::make_unique<Attachments>(Attachments::Engines{{ProbeKind::kOnCpu, on_cpu_.get()}}, *namer_,
-                                               functions_, clock_, AttachmentLimits{});
+  attachments_ = std::make_unique<Attachments>(engines(), *namer_, functions_, clock_, AttachmentLimits{});
   source_ = std::make_unique<LiveSource>(
       LiveSource::Parts{*census_, *attachments_, procfs_, std::max(1U, std::thread::hardware_concurrency())}, clock_,
       config_);
@@ -113,18 +113,8 @@ Result<void> App::start() {
       AlertContext{[this](const ProcessKey& process) { return source_->identify(process); },
                    [this](const ProcessKey& process, ProbeKind probe) { return source_->losses(process, probe); }});
   pipeline_ = std::make_unique<Pipeline>(*source_, *detection_, *policy_);
-  daemon_ = std::make_unique<Daemon>(Daemon::Parts{clock_,
-                                                   *census_,
-                                                   {on_cpu_.get()},
-                                                   *namer_,
-                                                   functions_,
-                                                   *attachments_,
-                                                   *source_,
-                                                   *detection_,
-                                                   *policy_,
-                                                   *pipeline_,
-                                                   *log_,
-                                                   procfs_},
+  daemon_ = std::make_unique<Daemon>(Daemon::Parts{clock_, *census_, engines(), *namer_, functions_, *attachments_,
+                                                   *source_, *detection_, *policy_, *pipeline_, *log_, procfs_},
                                      config_);
   // The socket first: it tells whether another daemon runs, and then nothing else is to be told.
   if (auto control = start_control(); !control) return control;
@@ -132,6 +122,24 @@ Result<void> App::start() {
   daemon_->warn_about(config_);
   if (auto sinks = start_sinks(); !sinks) return sinks;
   return start_loop();
+}
+
+Result<void> App::make_engines() {
+  for (auto* make : {make_on_cpu_engine, make_page_fault_engine}) {
+    auto engine = make(clock_, SamplingLimits{});
+    if (!engine) return Failure(engine.error());
+    engines_.push_back(std::move(*engine));
+  }
+  auto off_cpu = make_off_cpu_engine(clock_, {});
+  if (!off_cpu) return Failure(off_cpu.error());
+  engines_.push_back(std::move(*off_cpu));
+  return {};
+}
+
+std::vector<ProbeEngine*> App::engines() const {
+  std::vector<ProbeEngine*> all;
+  for (const auto& engine : engines_) all.push_back(engine.get());
+  return all;
 }
 
 Result<void> App::start_sinks() {
@@ -167,7 +175,9 @@ Result<void> App::start_loop() {
     if (!added) return added;
   }
   if (auto added = loop_->on_signal(SIGHUP, [this] { reload(); }); !added) return added;
-  if (auto added = loop_->on_readable(on_cpu_->poll_fd(), [this] { on_cpu_->drain(); }); !added) return added;
+  for (ProbeEngine* engine : engines()) {
+    if (auto added = loop_->on_readable(engine->poll_fd(), [engine] { engine->drain(); }); !added) return added;
+  }
   if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
 
   return start_ticks();

@@ -42,6 +42,8 @@ struct Attachments::Attachment {
   ProcessIdentity identity;
   AttachReason reason;
   ProbeOptions options;
+  std::vector<ProbeKind> ordered;  // the probes asked for
+  std::string problem;             // why one of them is missing
   uint64_t since_ns = 0;
   uint64_t since_monotonic_ns = 0;
   uint64_t on_cpu_ns = 0;
@@ -91,7 +93,8 @@ Result<void> Attachments::attach(const ProcessIdentity& identity, const ProcessS
   attachment->on_cpu_ns = sample.on_cpu_ns;
   attachment->on_cpu_known = !order.counted_before;
   attachment->exec = sample.exec;
-  if (auto attached = attach_probes(*attachment, order.probes, order.options); !attached) return attached;
+  attachment->options = order.options;
+  if (auto attached = attach_probes(*attachment, order.probes); !attached) return attached;
   if (identity.pid_in_ns > 0) namer_.learn(order.process, identity.pid_in_ns, sample.exec);
   attachments_[order.process] = std::move(attachment);
   return {};
@@ -103,34 +106,62 @@ Result<void> Attachments::change(Attachment& attachment, const AttachOrder& orde
   if (attachment.read_to_the_end) return {};
   attachment.ending = false;
   attachment.reason = order.reason;
-  if (attachment.options == order.options) return {};
-  std::vector<ProbeKind> now;
-  for (const AttachedProbe& probe : attachment.probes) now.push_back(probe.kind);
-  const ProbeOptions before = attachment.options;
-  auto attached = attach_probes(attachment, order.probes, order.options);
-  if (attached) return {};
-  if (auto restored = attach_probes(attachment, now, before); !restored) attachment.ending = true;
-  std::erase_if(attachment.probes,
-                [&now](const AttachedProbe& probe) { return std::ranges::find(now, probe.kind) == now.end(); });
-  return attached;
+  if (attachment.options != order.options) {
+    const ProbeOptions before = attachment.options;
+    if (auto changed = change_options(attachment, order.options); !changed) {
+      if (auto restored = change_options(attachment, before); !restored) attachment.ending = true;
+      return changed;
+    }
+  }
+  return attachment.ordered == order.probes ? Result<void>() : attach_probes(attachment, order.probes);
 }
 
-Result<void> Attachments::attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds,
-                                        const ProbeOptions& options) {
-  for (const ProbeKind kind : kinds) {
-    if (!has_engine(kind)) continue;
-    auto probe = std::ranges::find(attachment.probes, kind, &AttachedProbe::kind);
-    if (probe == attachment.probes.end()) {
-      probe = attachment.probes.emplace(attachment.probes.end());
-      probe->kind = kind;
-    }
-    if (probe->probe) probe->probe->detach();
-    probe->probe = engines_.at(kind)->make_probe();
-    probe->frequency_hz = kind == ProbeKind::kOnCpu ? options.frequency_hz : 0;
-    if (auto attached = probe->probe->attach(attachment.identity.key, options); !attached) return attached;
+Result<void> Attachments::change_options(Attachment& attachment, const ProbeOptions& options) {
+  for (AttachedProbe& probe : attachment.probes) {
+    if (auto changed = probe.probe->change(options); !changed) return changed;
+    probe.frequency_hz = probe.kind == ProbeKind::kOnCpu ? options.frequency_hz : 0;
   }
   attachment.options = options;
   return {};
+}
+
+// Those that are attached already go on; those that nobody wants any more go.
+Result<void> Attachments::attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds) {
+  std::optional<Error> refused;
+  for (const ProbeKind kind : kinds) {
+    if (!has_engine(kind) ||
+        std::ranges::find(attachment.probes, kind, &AttachedProbe::kind) != attachment.probes.end())
+      continue;
+    AttachedProbe probe;
+    probe.kind = kind;
+    probe.probe = engine_of(kind)->make_probe(kind);
+    probe.frequency_hz = kind == ProbeKind::kOnCpu ? attachment.options.frequency_hz : 0;
+    if (auto attached = probe.probe->attach(attachment.identity.key, attachment.options); attached) {
+      attachment.probes.push_back(std::move(probe));
+    } else {
+      refused = attached.error();
+    }
+  }
+  if (refused && attachment.probes.empty()) return Failure(*refused);
+  std::erase_if(attachment.probes,
+                [&kinds](const AttachedProbe& probe) { return std::ranges::find(kinds, probe.kind) == kinds.end(); });
+  attachment.problem = refused ? refused->message() : "";
+  attachment.ordered = kinds;
+  return {};
+}
+
+ProbeEngine* Attachments::engine_of(ProbeKind kind) const {
+  for (ProbeEngine* engine : engines_) {
+    if (std::ranges::find(engine->kinds(), kind) != engine->kinds().end()) return engine;
+  }
+  return nullptr;
+}
+
+std::string Attachments::problem() const {
+  for (const auto& [key, attachment] : attachments_) {
+    if (!attachment->problem.empty()) return attachment->problem;
+  }
+  return "";
 }
 
 void Attachments::end(const ProcessKey& process, bool exited) {
@@ -172,13 +203,18 @@ const ProbeOptions* Attachments::options(const ProcessKey& process) const {
   return attachment == nullptr ? nullptr : &attachment->options;
 }
 
+std::vector<ProbeKind> Attachments::probes(const ProcessKey& process) const {
+  const Attachment* attachment = find(process);
+  return attachment == nullptr ? std::vector<ProbeKind>{} : attachment->ordered;
+}
+
 const ProcessIdentity* Attachments::identity(const ProcessKey& process) const {
   const Attachment* attachment = find(process);
   return attachment == nullptr ? nullptr : &attachment->identity;
 }
 
 Result<void> Attachments::collect(bool late) {
-  for (const auto& [kind, engine] : engines_) {
+  for (ProbeEngine* engine : engines_) {
     if (auto collected = engine->collect(); !collected) return collected;
   }
   for (const auto& [key, attachment] : attachments_) {
@@ -194,6 +230,11 @@ Result<void> Attachments::collect(bool late) {
 
 // A stack that the namer has no room for is asked for again at the next tick.
 void Attachments::ask(Attachment& attachment, StackDelta::NewStack&& stack) {
+  if (stack.hash == kBeforeAttaching) {
+    const FunctionId name = functions_.intern("", "[before attaching]");
+    attachment.named[stack.hash] = attachment.stacks.intern(std::vector{name});
+    return;
+  }
   const bool is_known = attachment.named.contains(stack.hash) && !attachment.late.contains(stack.hash);
   if (is_known || is_full(attachment)) return;
   const ProcessIdentity& identity = attachment.identity;
@@ -356,7 +397,7 @@ Attachments::Ready Attachments::take() {
 
 std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
   std::vector<ProbeEngine::Adopted> all;
-  for (const auto& [kind, engine] : engines_) {
+  for (ProbeEngine* engine : engines_) {
     for (const ProbeEngine::Adopted& adopted : engine->take_adopted()) all.push_back(adopted);
   }
   return all;
@@ -364,7 +405,7 @@ std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
 
 void Attachments::refuse(const ProcessKey& adopted) {
   ++total_losses_[LossReason::kWatchFull];
-  for (const auto& [kind, engine] : engines_) engine->forget(adopted);
+  for (ProbeEngine* engine : engines_) engine->forget(adopted);
 }
 
 std::vector<ProcessKey> Attachments::processes() const {
@@ -385,6 +426,7 @@ std::vector<AttachmentRow> Attachments::rows() const {
     row.since_ns = attachment.since_ns;
     row.reason = attachment.reason.text;
     row.stacks = attachment.stacks.size() - 1;  // without [other]
+    row.problem = attachment.problem;
     for (const AttachedProbe& probe : attachment.probes) {
       row.probes.push_back(probe.kind);
       row.lost += probe.lost;

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,7 +47,7 @@ struct AttachmentLimits {
 /// never overtake each other. One thread.
 class Attachments {
  public:
-  using Engines = std::map<ProbeKind, ProbeEngine*>;
+  using Engines = std::vector<ProbeEngine*>;
 
   /// Names that take longer are not waited for: the worker may be restarted once and parse a large binary meanwhile.
   static constexpr double kNamesDeadlineS = 5;
@@ -66,9 +65,10 @@ class Attachments {
 
   void set_limits(const AttachmentLimits& limits) { limits_ = limits; }
 
-  /// Attaches, or changes the options and the reason of what is attached: counts and names are kept then, and the old
-  /// options stay in force where the new ones are refused. Not while full(), but for what is attached already.
-  /// Errors: no engine for any of the probes (the others are left out), the kernel refuses.
+  /// Attaches, or changes the probes, the options and the reason of what is attached: counts and names are kept then,
+  /// and the old options stay in force where the new ones are refused. Not while full(), but for what is attached
+  /// already. A probe that cannot be attached is left out and told in the row, as long as another one can.
+  /// Errors: none of the probes has an engine, the kernel refuses all of them.
   [[nodiscard]] Result<void> attach(const ProcessIdentity& identity, const ProcessSample& sample,
                                     const AttachOrder& order);
   /// Marks for removal; its last delta is in the next batch that take() fills.
@@ -80,6 +80,8 @@ class Attachments {
   /// These three know attachments that ended in the last take() too.
   [[nodiscard]] const AttachReason* reason(const ProcessKey& process) const;
   [[nodiscard]] const ProbeOptions* options(const ProcessKey& process) const;
+  /// Those that were ordered, whether each could be attached or not.
+  [[nodiscard]] std::vector<ProbeKind> probes(const ProcessKey& process) const;
 
   /// Takes the counts of all processes out of the kernel. `late` tells that ticks were missed before this one.
   [[nodiscard]] Result<void> collect(bool late);
@@ -97,7 +99,9 @@ class Attachments {
   /// Gives up what was counted of it; counted as kWatchFull.
   void refuse(const ProcessKey& adopted);
 
-  [[nodiscard]] bool has_engine(ProbeKind kind) const { return engines_.contains(kind); }
+  [[nodiscard]] bool has_engine(ProbeKind kind) const { return engine_of(kind) != nullptr; }
+  /// Why a probe of an attached process is missing, one of them; empty where none is.
+  [[nodiscard]] std::string problem() const;
   [[nodiscard]] size_t size() const { return attachments_.size(); }
   [[nodiscard]] bool full() const { return attachments_.size() >= limits_.attachments; }
   [[nodiscard]] std::vector<ProcessKey> processes() const;
@@ -117,8 +121,9 @@ class Attachments {
 
   [[nodiscard]] const Attachment* find(const ProcessKey& process) const;
   [[nodiscard]] Result<void> change(Attachment& attachment, const AttachOrder& order);
-  [[nodiscard]] Result<void> attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds,
-                                           const ProbeOptions& options);
+  [[nodiscard]] ProbeEngine* engine_of(ProbeKind kind) const;
+  [[nodiscard]] static Result<void> change_options(Attachment& attachment, const ProbeOptions& options);
+  [[nodiscard]] Result<void> attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds);
   void ask(Attachment& attachment, StackDelta::NewStack&& stack);
   [[nodiscard]] bool is_full(const Attachment& attachment) const;
   void read_probe(Attachment& attachment, AttachedProbe& probe, bool late);

@@ -12,6 +12,8 @@ namespace stackwatch {
 namespace {
 
 constexpr double kSuspectFrequencyHz = 99;
+/// Page faults tell of growth at next to no cost; what costs more is for rules to ask for.
+const std::vector<ProbeKind> kSuspectProbes = {ProbeKind::kOnCpu, ProbeKind::kPageFault};
 
 AttachmentLimits limits_of(const Config& config) {
   return {config.limits.attachments, config.limits.stacks_per_process};
@@ -101,7 +103,7 @@ void LiveSource::attach_adopted() {
       const ProcessSample* sample = sample_of(child.process);
       const ProcessSample unseen = unseen_child(child);
       attach(sample != nullptr ? *sample : unseen,
-             {child.process, {ProbeKind::kOnCpu}, *options, child_of(child.parent, *parent), true});
+             {child.process, parts_.attachments.probes(child.parent), *options, child_of(child.parent, *parent), true});
     }
     if (!parts_.attachments.contains(child.process)) parts_.attachments.refuse(child.process);
   }
@@ -138,7 +140,7 @@ void LiveSource::attach_suspect(const ProcessKey& suspect) {
   if (sample == nullptr) return;
   const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
   attach(*sample, {suspect,
-                   {ProbeKind::kOnCpu},
+                   kSuspectProbes,
                    {.frequency_hz = kSuspectFrequencyHz, .children = false},
                    {AttachReason::Kind::kSuspect, "", fmt::format("suspect: {}", ranked->reason())}});
 }
@@ -149,7 +151,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
   if (const WatchRule* rule = rules_.rule_of(sample)) {
     const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children};
     if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id &&
-        *parts_.attachments.options(sample.key) == options) {
+        *parts_.attachments.options(sample.key) == options && parts_.attachments.probes(sample.key) == rule->probes) {
       return;
     }
     attach(sample, {sample.key,
@@ -170,7 +172,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
   const AttachReason* reason = parts_.attachments.reason(key);
   const ProbeOptions* options = parts_.attachments.options(key);
   if (reason == nullptr || !options->children || reason->kind == AttachReason::Kind::kSuspect) return;
-  attach(sample, {sample.key, {ProbeKind::kOnCpu}, *options, child_of(key, *reason)});
+  attach(sample, {sample.key, parts_.attachments.probes(key), *options, child_of(key, *reason)});
 }
 
 // A reload may have changed what the rule asks for.
@@ -178,8 +180,8 @@ void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachR
   const WatchRule* rule = rules_.find(reason.rule);
   if (rule == nullptr || !rule->children) return;  // drop_unwanted() decides
   const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = true};
-  if (*parts_.attachments.options(sample.key) != options) {
-    attach(sample, {sample.key, {ProbeKind::kOnCpu}, options, reason});
+  if (*parts_.attachments.options(sample.key) != options || parts_.attachments.probes(sample.key) != rule->probes) {
+    attach(sample, {sample.key, rule->probes, options, reason});
   }
 }
 
@@ -200,7 +202,7 @@ void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
 
 std::string LiveSource::attach_problem() const {
   if (!full_problem_.empty()) return full_problem_;
-  return refused_.empty() ? "" : refused_.begin()->second;
+  return refused_.empty() ? parts_.attachments.problem() : refused_.begin()->second;
 }
 
 // What is attached without a reason any more goes, unless an alert stands on it or it is a suspect.

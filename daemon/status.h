@@ -78,6 +78,7 @@ struct AttachmentRow {
   uint64_t samples = 0;
   uint64_t stacks = 0;  ///< distinct ones so far
   Losses lost;
+  std::string problem;  ///< why a probe that was asked for is missing; empty where none is
 };
 
 /// What `stackwatch stacks` tells.

@@ -49,20 +49,20 @@ class ProbeContract : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(ProbeContract, ReadingAProbeThatIsNotAttachedFails) {
-  const auto probe = engine_->make_probe();
+  const auto probe = engine_->make_probe(engine_->kinds().front());
   EXPECT_FALSE(probe->read());
   probe->detach();
   EXPECT_FALSE(probe->read());
 }
 
 TEST_P(ProbeContract, AttachingTwiceFails) {
-  const auto probe = engine_->make_probe();
+  const auto probe = engine_->make_probe(engine_->kinds().front());
   ASSERT_TRUE(probe->attach(process_, {}));
   EXPECT_FALSE(probe->attach(process_, {}));
 }
 
 TEST_P(ProbeContract, DeltasCoverTimeWithoutGapsAndValuesOnce) {
-  const auto probe = engine_->make_probe();
+  const auto probe = engine_->make_probe(engine_->kinds().front());
   ASSERT_TRUE(probe->attach(process_, {.frequency_hz = 199, .children = false}));
   uint64_t end_ns = 0;
   std::set<uint64_t> told;
@@ -93,7 +93,7 @@ TEST_P(ProbeContract, DeltasCoverTimeWithoutGapsAndValuesOnce) {
 }
 
 TEST_P(ProbeContract, DetachingIsFinalAndMayBeRepeated) {
-  const auto probe = engine_->make_probe();
+  const auto probe = engine_->make_probe(engine_->kinds().front());
   ASSERT_TRUE(probe->attach(process_, {}));
   probe->detach();
   probe->detach();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <iterator>
 #include <memory>
@@ -17,7 +18,7 @@ namespace stackwatch {
 /// An engine without a kernel: a test says what its processes did.
 class FakeProbeEngine final : public ProbeEngine {
  public:
-  explicit FakeProbeEngine(const Clock& clock) : clock_(clock) {}
+  explicit FakeProbeEngine(const Clock& clock, ProbeKind kind = ProbeKind::kOnCpu) : clock_(clock), kinds_{kind} {}
 
   // What the test says.
   void count(const ProcessKey& process, StackHash stack, int64_t value) {
@@ -49,7 +50,8 @@ class FakeProbeEngine final : public ProbeEngine {
   [[nodiscard]] ProbeOptions options(const ProcessKey& process) { return attached_[process].options; }
 
   // What the engine does.
-  std::unique_ptr<Probe> make_probe() override { return std::make_unique<FakeProbe>(*this); }
+  [[nodiscard]] std::span<const ProbeKind> kinds() const override { return kinds_; }
+  std::unique_ptr<Probe> make_probe(ProbeKind kind) override { return std::make_unique<FakeProbe>(*this, kind); }
   [[nodiscard]] int poll_fd() const override { return -1; }
   void drain() override {}
   Result<void> collect() override {
@@ -81,9 +83,9 @@ class FakeProbeEngine final : public ProbeEngine {
 
   class FakeProbe final : public Probe {
    public:
-    explicit FakeProbe(FakeProbeEngine& engine) : engine_(engine) {}
+    FakeProbe(FakeProbeEngine& engine, ProbeKind kind) : engine_(engine), kind_(kind) {}
     ~FakeProbe() override { FakeProbe::detach(); }
-    [[nodiscard]] ProbeKind kind() const override { return ProbeKind::kOnCpu; }
+    [[nodiscard]] ProbeKind kind() const override { return kind_; }
     Result<void> attach(const ProcessKey& process, const ProbeOptions& options) override {
       if (attached_) return fail("attach a probe", "it is attached to a process already");
       if (engine_.refuses_(process, options)) {
@@ -97,6 +99,15 @@ class FakeProbeEngine final : public ProbeEngine {
       attached_ = true;
       return {};
     }
+    Result<void> change(const ProbeOptions& options) override {
+      if (!attached_) return fail("change a probe", "it is not attached");
+      if (engine_.refuses_(process_, options)) {
+        ++engine_.refused_;
+        return Failure(engine_.refusal_);
+      }
+      engine_.attached_[process_].options = options;
+      return {};
+    }
     Result<StackDelta> read() override {
       if (!attached_) return fail("read a probe", "it is not attached");
       const auto found = engine_.attached_.find(process_);
@@ -104,6 +115,7 @@ class FakeProbeEngine final : public ProbeEngine {
       State& state = found->second;
       StackDelta delta = std::exchange(state.collected, {});
       delta.process = process_;
+      delta.probe = kind_;
       if (delta.time_ns == 0) delta.time_ns = state.begun_ns;
       delta.interval_ns = delta.time_ns - state.begun_ns;
       state.begun_ns = delta.time_ns;
@@ -116,6 +128,7 @@ class FakeProbeEngine final : public ProbeEngine {
 
    private:
     FakeProbeEngine& engine_;
+    ProbeKind kind_;
     ProcessKey process_;
     bool attached_ = false;
   };
@@ -123,6 +136,7 @@ class FakeProbeEngine final : public ProbeEngine {
   static Error no_error() { return {ErrorKind::kUsage, "", "", ""}; }
 
   const Clock& clock_;
+  std::array<ProbeKind, 1> kinds_;
   std::unordered_map<ProcessKey, State> attached_;
   std::vector<Adopted> adopted_;
   Error refusal_ = no_error();

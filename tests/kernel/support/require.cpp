@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/kernel/support/require.h"
 
-#include "bpf/on_cpu_engine.h"
+#include "bpf/sampling_engine.h"
 #include "core/clock.h"
 
 namespace stackwatch {

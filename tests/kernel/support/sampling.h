@@ -12,7 +12,7 @@
 #include <thread>
 #include <unordered_map>
 
-#include "bpf/on_cpu_engine.h"
+#include "bpf/sampling_engine.h"
 #include "core/clock.h"
 
 namespace stackwatch {
@@ -36,14 +36,14 @@ struct Counted {
 
 /// An engine on the real kernel.
 struct LiveEngine {
-  explicit LiveEngine(const OnCpuLimits& limits = {}) {
+  explicit LiveEngine(const SamplingLimits& limits = {}) {
     auto made = make_on_cpu_engine(clock, limits);
     if (!made) throw std::runtime_error(made.error().message());
     engine = std::move(*made);
   }
 
   std::unique_ptr<Probe> attach(const ProcessKey& process, double frequency_hz = 99, bool children = false) const {
-    auto probe = engine->make_probe();
+    auto probe = engine->make_probe(engine->kinds().front());
     const auto attached = probe->attach(process, {.frequency_hz = frequency_hz, .children = children});
     if (!attached) throw std::runtime_error(attached.error().message());
     return probe;

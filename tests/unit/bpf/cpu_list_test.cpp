@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "bpf/cpu_clock_events.h"
+#include "bpf/cpu_events.h"
 
 namespace stackwatch {
 namespace {

@@ -24,8 +24,7 @@ class AttachmentsTest : public testing::Test {
  protected:
   AttachmentsTest() { make({}); }
   void make(const AttachmentLimits& limits) {
-    attachments_.emplace(Attachments::Engines{{ProbeKind::kOnCpu, &engine_}, {ProbeKind::kBlocked, &blocked_}}, namer_,
-                         functions_, clock_, limits);
+    attachments_.emplace(Attachments::Engines{&engine_, &blocked_}, namer_, functions_, clock_, limits);
   }
 
   static ProcessIdentity identity(const ProcessKey& process) {
@@ -72,7 +71,7 @@ class AttachmentsTest : public testing::Test {
   FunctionTable functions_;
   FakeNamer namer_{functions_};
   FakeProbeEngine engine_{clock_};
-  FakeProbeEngine blocked_{clock_};
+  FakeProbeEngine blocked_{clock_, ProbeKind::kBlocked};
   std::optional<Attachments> attachments_;
   std::vector<std::pair<ProcessKey, uint64_t>> told_;
   uint64_t on_cpu_ns_ = 0;

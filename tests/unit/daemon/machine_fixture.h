@@ -25,8 +25,7 @@ class MachineTest : public testing::Test {
 
   /// With `config_`; before the first tick.
   void make_source() {
-    attachments_.emplace(Attachments::Engines{{ProbeKind::kOnCpu, &engine_}}, namer_, functions_, clock_,
-                         AttachmentLimits{});
+    attachments_.emplace(Attachments::Engines{&engine_}, namer_, functions_, clock_, AttachmentLimits{});
     source_.emplace(LiveSource::Parts{census_, *attachments_, Procfs("/nonexistent"), 4}, clock_, config_);
   }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bpf/cpu_clock_events.h"
+#include "bpf/cpu_events.h"
 
 #include <linux/perf_event.h>
 #include <sys/syscall.h>
@@ -24,22 +24,26 @@ std::string read_online() {
   return text;
 }
 
-Result<UniqueFd> open_on(int cpu, uint32_t frequency_hz) {
+Result<UniqueFd> open_on(int cpu, const CpuEvent& event) {
   perf_event_attr attributes{};
   attributes.size = sizeof(attributes);
-  attributes.type = PERF_TYPE_SOFTWARE;
-  attributes.config = PERF_COUNT_SW_CPU_CLOCK;  // works in virtual machines, where hardware counters often don't
-  attributes.freq = 1;
-  attributes.sample_freq = frequency_hz;
+  attributes.type = PERF_TYPE_SOFTWARE;  // works in virtual machines, where hardware counters often don't
+  attributes.config = event.config;
+  attributes.freq = event.frequency_hz > 0 ? 1 : 0;
+  if (event.frequency_hz > 0) {
+    attributes.sample_freq = event.frequency_hz;
+  } else {
+    attributes.sample_period = event.period;
+  }
   attributes.exclude_idle = 1;
   attributes.disabled = 1;  // attaching the program starts it
-  UniqueFd event(static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
-  if (event) return event;
-  if (errno == EINVAL) {
-    return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(frequency_hz) + " Hz",
+  UniqueFd opened(static_cast<int>(syscall(SYS_perf_event_open, &attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
+  if (opened) return opened;
+  if (errno == EINVAL && event.frequency_hz > 0) {
+    return fail(ErrorKind::kUnsupported, "open a clock event of " + std::to_string(event.frequency_hz) + " Hz",
                 "the kernel refuses it", "see sysctl kernel.perf_event_max_sample_rate");
   }
-  return fail_errno("open a clock event on CPU " + std::to_string(cpu), errno,
+  return fail_errno("open an event on CPU " + std::to_string(cpu), errno,
                     "run as root, or grant CAP_PERFMON; in a container, allow perf_event_open");
 }
 
@@ -68,37 +72,34 @@ std::vector<int> parse_cpu_list(const std::string& text) {
   return cpus;
 }
 
-Result<void> CpuClockEvents::open(bpf_program& program, uint32_t frequency_hz, const std::function<void()>& between) {
+Result<void> CpuEvents::open(bpf_program& program, const CpuEvent& event, const std::function<void()>& between) {
   std::string online = read_online();
   const std::vector<int> cpus = parse_cpu_list(online);
-  if (cpus.empty()) return fail("open clock events", std::string("no CPU list in ") + kOnlinePath);
-  std::vector<UniqueFd> events;
+  if (cpus.empty()) return fail("open events on all CPUs", std::string("no CPU list in ") + kOnlinePath);
+  std::vector<UniqueFd> opened;
   for (const int cpu : cpus) {
-    auto event = open_on(cpu, frequency_hz);
-    if (!event) return Failure(event.error());
-    events.push_back(std::move(*event));
+    auto one = open_on(cpu, event);
+    if (!one) return Failure(one.error());
+    opened.push_back(std::move(*one));
   }
   close();
   between();
   const LibbpfMessages messages;
   std::vector<BpfLink> links;
-  for (UniqueFd& event : events) {
-    BpfLink link(bpf_program__attach_perf_event(&program, event.get()));
+  for (UniqueFd& one : opened) {
+    BpfLink link(bpf_program__attach_perf_event(&program, one.get()));
     if (!link) return fail_bpf("attach the sampling program", errno, messages);
-    static_cast<void>(event.release());  // the link owns it now
+    static_cast<void>(one.release());  // the link owns it now
     links.push_back(std::move(link));
   }
   links_ = std::move(links);
   online_ = std::move(online);
-  frequency_hz_ = frequency_hz;
+  event_ = event;
   return {};
 }
 
-void CpuClockEvents::close() {
-  links_.clear();
-  frequency_hz_ = 0;
-}
+void CpuEvents::close() { links_.clear(); }
 
-bool CpuClockEvents::cpus_changed() const { return is_open() && read_online() != online_; }
+bool CpuEvents::cpus_changed() const { return is_open() && read_online() != online_; }
 
 }  // namespace stackwatch

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/sampling_engine.h"
+
+#include <linux/perf_event.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "bpf/cpu_events.h"
+#include "bpf/stack_engine.h"
+#include "sampling.skel.h"
+
+namespace stackwatch {
+namespace {
+
+struct SkeletonDeleter {
+  void operator()(sampling_bpf* skeleton) const { sampling_bpf__destroy(skeleton); }
+};
+
+/// The two clocks are read one after the other: a smaller difference says nothing.
+constexpr uint64_t kSleepNs = 100'000'000;
+
+class SamplingEngine final : public StackEngine {
+ public:
+  SamplingEngine(const Clock& clock, UniqueFd epoll, ProbeKind kind, const SamplingLimits& limits)
+      : StackEngine(clock, std::move(epoll), {kind}, true), kind_(kind), limits_(limits) {}
+
+  Result<void> load_now() { return ensure_loaded(); }
+
+ private:
+  Result<Program> load() override;
+  Result<void> fit() override;
+  [[nodiscard]] CpuEvent wanted_event() const;
+
+  ProbeKind kind_;
+  SamplingLimits limits_;
+  std::unique_ptr<sampling_bpf, SkeletonDeleter> skeleton_;
+  CpuEvents events_;
+  uint64_t suspended_ns_ = 0;  // boot time minus monotonic time when the events were opened
+};
+
+Result<StackEngine::Program> SamplingEngine::load() {
+  const LibbpfMessages messages;
+  skeleton_.reset(sampling_bpf__open());
+  if (!skeleton_) return fail_bpf("open the sampling program", errno, messages);
+  const auto& maps = skeleton_->maps;
+  if (bpf_map__set_max_entries(maps.counts, limits_.stacks) != 0 ||
+      bpf_map__set_max_entries(maps.watched, limits_.processes) != 0 ||
+      bpf_map__set_max_entries(maps.new_stacks, limits_.ring_bytes) != 0) {
+    return fail_bpf("size the maps of the sampling program", errno, messages);
+  }
+  if (const int error = sampling_bpf__load(skeleton_.get()); error != 0) {
+    return fail_bpf("load the sampling program", error, messages);
+  }
+  skeleton_->data->max_half_stack = max_half_stack();
+  if (kind_ == ProbeKind::kPageFault) skeleton_->data->weight = kPageFaultPeriod;
+  const auto& programs = skeleton_->progs;
+  return Program{skeleton_->obj, maps.watched, maps.counts, maps.new_stacks, programs.on_fork, programs.on_exit};
+}
+
+// A clock runs at the highest rate that anybody wants, in whole hertz.
+CpuEvent SamplingEngine::wanted_event() const {
+  if (kind_ == ProbeKind::kPageFault)
+    return {.config = PERF_COUNT_SW_PAGE_FAULTS, .frequency_hz = 0, .period = kPageFaultPeriod};
+  uint32_t highest_mhz = 0;
+  for (const auto& [tgid, target] : targets()) highest_mhz = std::max(highest_mhz, target.counters.rate_mhz);
+  return {.config = PERF_COUNT_SW_CPU_CLOCK,
+          .frequency_hz = (highest_mhz + abi::kMilliHertz - 1) / abi::kMilliHertz,
+          .period = 0};
+}
+
+Result<void> SamplingEngine::fit() {
+  if (targets().empty()) {
+    events_.close();
+    return {};
+  }
+  const CpuEvent wanted = wanted_event();
+  // A suspended machine takes its CPUs offline and online again before anybody can look.
+  const uint64_t suspended_ns = clock().boottime_ns() - clock().monotonic_ns();
+  const bool slept = suspended_ns > suspended_ns_ + kSleepNs;
+  if (events_.is_open() && events_.event() == wanted && !slept && !events_.cpus_changed()) return {};
+  suspended_ns_ = suspended_ns;
+  // Thinning must never see a rate that is not the events' own.
+  return events_.open(*skeleton_->progs.sample, wanted,
+                      [&] { skeleton_->bss->base_rate_mhz = wanted.frequency_hz * abi::kMilliHertz; });
+}
+
+Result<std::unique_ptr<SamplingEngine>> make_engine(const Clock& clock, ProbeKind kind, const SamplingLimits& limits) {
+  if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
+  auto epoll = make_epoll();
+  if (!epoll) return Failure(epoll.error());
+  return std::make_unique<SamplingEngine>(clock, std::move(*epoll), kind, limits);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits) {
+  auto engine = make_engine(clock, ProbeKind::kOnCpu, limits);
+  if (!engine) return Failure(engine.error());
+  if (auto loaded = (*engine)->load_now(); !loaded) return Failure(loaded.error());
+  return std::unique_ptr<ProbeEngine>(std::move(*engine));
+}
+
+Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock, const SamplingLimits& limits) {
+  auto engine = make_engine(clock, ProbeKind::kPageFault, limits);
+  if (!engine) return Failure(engine.error());
+  return std::unique_ptr<ProbeEngine>(std::move(*engine));
+}
+
+}  // namespace stackwatch

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The kernel side of every stack counter. Kept in the kernel: values per (process, hash of all frames). The frames of a
+ * stack go to user space once, through a ring buffer, and count as told only when delivered. Each program that includes
+ * this has its own maps. */
+#ifndef STACKWATCH_BPF_STACK_COUNTING_BPF_H
+#define STACKWATCH_BPF_STACK_COUNTING_BPF_H
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "bpf/abi.h"
+#include "bpf/kernel_types.h"
+
+/* As far as kernel.perf_event_max_stack lets stacks be read. */
+volatile __u32 max_half_stack = kMaxHalfStack;
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 4096);
+  __type(key, __u32);
+  __type(value, struct watched_process);
+} watched SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 65536);
+  __type(key, struct stack_key);
+  __type(value, struct stack_count);
+} counts SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 1 << 20);
+} new_stacks SEC(".maps");
+
+/* Where a stack is read into. One per CPU: a program that can be preempted by another task of the same program (uprobes
+ * on a preemptible kernel) must see to it that only one at a time uses it. */
+struct scratch {
+  struct stack_frames header;
+  __u64 frames[2 * kMaxHalfStack];
+  __u64 clock; /* events so far on this CPU */
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct scratch);
+} scratch_map SEC(".maps");
+
+static __always_inline struct scratch* get_scratch(void) {
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(&scratch_map, &zero);
+}
+
+static __always_inline __u32 start_ticks_of(struct task_struct* leader) {
+  return (__u32)(BPF_CORE_READ(leader, start_boottime) / kStartTickNs);
+}
+
+/* The entry of a process where it is attached. */
+static __always_inline struct watched_process* find_watched(__u32 tgid, struct task_struct* task) {
+  struct watched_process* process = bpf_map_lookup_elem(&watched, &tgid);
+  if (!process || process->start_ticks != start_ticks_of(BPF_CORE_READ(task, group_leader))) return 0;
+  return process;
+}
+
+static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 seed) {
+  __u64 hash = seed * 0x9e3779b97f4a7c15ULL + frames;
+  for (__u32 i = 0; i < 2 * kMaxHalfStack; i++) {
+    if (i >= frames) break;
+    hash = (hash ^ s->frames[i]) * 0xff51afd7ed558ccdULL;
+    hash ^= hash >> 32;
+  }
+  return hash <= kLastReservedHash ? ~hash : hash;
+}
+
+static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)bytes / sizeof(__u64) : 0; }
+
+/* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. 0 where it fails. */
+static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process, __u32 tgid,
+                                      struct task_struct* task, int with_kernel) {
+  __u32 user = frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
+  if (user > kMaxHalfStack) return 0; /* cannot be: tells the verifier */
+  __u32 kernel = 0;
+  if (with_kernel) kernel = frames_of(bpf_get_stack(ctx, &s->frames[user], kMaxHalfStack * sizeof(__u64), 0));
+  if (kernel > kMaxHalfStack) return 0;
+  if (user == 0 && !(BPF_CORE_READ(task, flags) & kKernelThread)) __sync_fetch_and_add(&process->unwind_failed, 1);
+  if (user >= max_half_stack || kernel >= max_half_stack) __sync_fetch_and_add(&process->truncated, 1);
+  s->header.exec_id = BPF_CORE_READ(task, self_exec_id);
+  s->header.user = user;
+  s->header.kernel = kernel;
+  s->header.key.process.tgid = tgid;
+  s->header.key.process.start_ticks = process->start_ticks;
+  s->header.key.hash = hash_stack(s, user + kernel, s->header.exec_id * 256 + user);
+  return 1;
+}
+
+static __always_inline void tell_frames(struct scratch* s, struct watched_process* process, struct stack_count* count) {
+  __u64 frames = s->header.user + s->header.kernel;
+  /* The compiler must not compute the size from anything but the value that the verifier has seen checked. */
+  asm volatile("" : "+r"(frames));
+  if (frames > 2 * kMaxHalfStack) return;
+  __u64 size = sizeof(s->header) + frames * sizeof(__u64);
+  /* The reader drains the ring at every tick; it is woken in between only if the ring fills up. */
+  __u64 waiting = bpf_ringbuf_query(&new_stacks, BPF_RB_AVAIL_DATA);
+  __u64 room = bpf_ringbuf_query(&new_stacks, BPF_RB_RING_SIZE);
+  if (bpf_ringbuf_output(&new_stacks, s, size, waiting > room / 8 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP) == 0) {
+    count->delivered = 1;
+  } else {
+    __sync_fetch_and_add(&process->frames_late, 1);
+  }
+}
+
+static __always_inline struct stack_count* get_count(const struct stack_key* key) {
+  struct stack_count* count = bpf_map_lookup_elem(&counts, key);
+  if (count) return count;
+  struct stack_count zero = {};
+  bpf_map_update_elem(&counts, key, &zero, BPF_NOEXIST);
+  return bpf_map_lookup_elem(&counts, key);
+}
+
+/* The entry of the stack in `s`, made if it is new; its frames are told. 0 where the map is full: the caller counts
+ * what is lost. */
+static __always_inline struct stack_count* enter_stack(struct scratch* s, struct watched_process* process) {
+  struct stack_count* count = get_count(&s->header.key);
+  if (!count) return 0;
+  if (!process->counted) process->counted = 1;
+  if (!count->delivered) tell_frames(s, process, count);
+  return count;
+}
+
+/* A child of a process that is attached with its children is attached before it runs. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
+  __u32 parent_tgid = parent->tgid;
+  __u32 tgid = child->tgid;
+  if (tgid == parent_tgid) return 0; /* a thread */
+  struct watched_process* above = find_watched(parent_tgid, parent);
+  if (!above || !(above->flags & kWatchChildren)) return 0;
+  struct watched_process entry = {
+      .start_ticks = start_ticks_of(child),
+      .flags = kWatchChildren | kWatchAdopted,
+      .rate_mhz = above->rate_mhz,
+      .parent = {.tgid = parent_tgid, .start_ticks = above->start_ticks},
+      .since_ns = bpf_ktime_get_ns(),
+  };
+  if (bpf_map_update_elem(&watched, &tgid, &entry, BPF_ANY)) __sync_fetch_and_add(&above->watch_full, 1);
+  return 0;
+}
+
+/* User space hears of a child when something is counted in it; one that ends before leaves nothing behind. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct* task) {
+  __u32 tgid = task->tgid;
+  struct watched_process* process = bpf_map_lookup_elem(&watched, &tgid);
+  if (!process || !(process->flags & kWatchAdopted) || process->counted) return 0;
+  if (BPF_CORE_READ(task, signal, live.counter) > 0) return 0;
+  if (process->start_ticks == start_ticks_of(BPF_CORE_READ(task, group_leader))) bpf_map_delete_elem(&watched, &tgid);
+  return 0;
+}
+
+#endif
