@@ -98,11 +98,14 @@ TEST(OffCpuProbe, WhatIsBlockedAndWhatIsQueuedAddUpToWallTimeMinusCpuTime) {
     const uint64_t end = thread["end"].GetUint64();
     const double blocked_s = off_cpu.seconds_in(off_cpu.blocked, begin, end);
     const double queued_s = off_cpu.seconds_in(off_cpu.run_queue, begin, end);
-    EXPECT_NEAR(blocked_s + queued_s, off_cpu_s, 0.02 * off_cpu_s + 0.01 + stolen_meanwhile)
+    // Some of it is outside of the function, in the loop around it and in the clock that it asks.
+    EXPECT_NEAR(blocked_s + queued_s, off_cpu_s, 0.05 * off_cpu_s + 0.02 + stolen_meanwhile)
         << thread["name"].GetString() << " blocked " << blocked_s << " queued " << queued_s << " waited "
         << thread["waited_s"].GetDouble();
     // A disk answers so soon that the wait for a busy CPU may be the longer one.
-    if (thread["name"] != "disk") EXPECT_GT(blocked_s, 0.5 * off_cpu_s) << thread["name"].GetString();
+    if (thread["name"] != "disk") {
+      EXPECT_GT(blocked_s, 0.5 * off_cpu_s) << thread["name"].GetString();
+    }
   }
   const double counted = off_cpu.seconds(off_cpu.blocked) + off_cpu.seconds(off_cpu.run_queue);
   EXPECT_NEAR(counted, expected, 0.02 * expected + 0.02 + stolen_meanwhile);
