@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/count.h"
 #include "cli/output.h"
 #include "cli/render.h"
 #include "cli/text.h"
@@ -138,16 +139,22 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       return run_alerts(*client, options, style);
     case Verb::kShow:
       return run_show(*client, options, style);
+    case Verb::kCount:
+      break;  // needs no daemon: see run_stackwatch()
   }
   return {};
 }
 
 int run_stackwatch(int argc, const char* const* argv) {
   // Whether we inherited it ignored or not, a closed pipe shows as an error of write().
-  std::signal(SIGPIPE, SIG_IGN);
+  const bool pipe_ignored = std::signal(SIGPIPE, SIG_IGN) == SIG_IGN;
   const SystemClock clock;
   const Result<Invocation> invocation = parse_options(argc, argv, clock);
   if (!invocation) return report(invocation.error());
+  if (invocation->options && invocation->options->verb == Verb::kCount) {
+    const Result<int> code = run_count(invocation->options->count, pipe_ignored, clock);
+    return code ? *code : report(code.error());
+  }
   const Result<void> done =
       invocation->options ? run_verb(*invocation->options, clock) : write_output(STDOUT_FILENO, invocation->text);
   return done ? 0 : report(done.error());

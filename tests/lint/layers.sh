@@ -18,7 +18,8 @@ allow symbols 'symbols|core'
 allow detectors 'detectors|core'
 allow config 'config|core'
 allow daemon 'daemon|config|detectors|bpf|symbols|core|systemd'
-allow cli 'cli|daemon|config|core'
+# Its stand-alone verbs use the engines and the namer without a daemon.
+allow cli 'cli|daemon|config|bpf|symbols|core'
 
 # Only bpf/ knows BPF, perf and the skeletons, and only the worker's half of symbols/ parses object files.
 hits=$(grep -rnE --include='*.h' --include='*.cpp' '#include [<"](bpf/(bpf|libbpf|btf|bpf_support|map_reader|cpu_events|abi)\.h|linux/bpf\.h|linux/perf_event\.h|[a-z_]+\.skel\.h)' \

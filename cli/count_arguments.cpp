@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/count_arguments.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <map>
+#include <string_view>
+
+#include "config/rule.h"
+#include "config/units.h"
+
+namespace stackwatch {
+namespace {
+
+/// Counts are taken out of the kernel no more often than this.
+constexpr double kMinIntervalS = 0.1;
+
+/// A number of seconds, or a duration with its unit.
+Result<double> seconds_of(const std::string& option, const std::string& text, double at_least) {
+  double seconds = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, seconds, std::chars_format::fixed);
+  if (error != std::errc{} || stop != end) {
+    const Result<double> duration = parse_duration(text);
+    if (!duration) {
+      return fail(ErrorKind::kUsage, option + " " + text, "it is no number of seconds", "like 5, 0.5, 10s or 2m");
+    }
+    seconds = *duration;
+  }
+  if (!(seconds >= at_least && seconds > 0 && seconds <= kMaxDurationS)) {
+    return fail(ErrorKind::kUsage, option + " " + text, "it is out of range",
+                at_least > 0 ? "at least 0.1 seconds" : "more than 0 seconds");
+  }
+  return seconds;
+}
+
+Result<TargetOptions> understand_target(const CountArguments& typed, const char* verb) {
+  const std::string what(verb);
+  TargetOptions target;
+  if (typed.pids.empty() == typed.command.empty()) {
+    return fail(
+        ErrorKind::kUsage, what,
+        typed.pids.empty() ? "it names neither a process nor a command" : "it names processes and a command as well",
+        "stackwatch " + what + " -p PID, or stackwatch " + what + " -- COMMAND");
+  }
+  if (typed.children && typed.no_children) {
+    return fail(ErrorKind::kUsage, what, "--children and --no-children exclude each other");
+  }
+  for (const int32_t pid : typed.pids) {
+    if (std::ranges::find(target.pids, pid) == target.pids.end()) target.pids.push_back(pid);
+  }
+  target.command = typed.command;
+  if (!target.command.empty() && target.command.front().empty()) {
+    return fail(ErrorKind::kUsage, what, "the command is empty");
+  }
+  target.children = typed.children || (!typed.command.empty() && !typed.no_children);
+  auto probes = parse_probes(typed.probes);
+  if (!probes) return Failure(probes.error());
+  target.probes = std::move(*probes);
+  target.frequency_hz = typed.frequency_hz;
+  if (!typed.duration.empty()) {
+    auto seconds = seconds_of("-d", typed.duration, 0);
+    if (!seconds) return Failure(seconds.error());
+    target.duration_s = *seconds;
+  }
+  target.output = typed.output;
+  return target;
+}
+
+void add_target_options(CLI::App& verb, CountArguments& typed) {
+  verb.add_option("-p,--pid", typed.pids, "These processes, with all their threads: -p 12 -p 34, or -p 12,34")
+      ->type_name("PID")
+      ->delimiter(',')
+      ->check(CLI::Range(int32_t{1}, std::numeric_limits<int32_t>::max()));
+  verb.add_flag("--children", typed.children, "Their descendants too: what a command does without asking");
+  verb.add_flag("--no-children", typed.no_children, "A command alone, without its descendants");
+  verb.add_option("--probe", typed.probes,
+                  "on_cpu, off_cpu (blocked and run_queue), memory, page_fault; several with ,")
+      ->type_name("PROBES")
+      ->delimiter(',')
+      ->capture_default_str();
+  verb.add_option("-F,--frequency", typed.frequency_hz, "Samples a second of on_cpu")
+      ->type_name("HZ")
+      ->check(CLI::Range(kMinFrequencyHz, kMaxFrequencyHz))
+      ->capture_default_str();
+  verb.add_option("-d,--duration", typed.duration,
+                  "At most so long (default: until Ctrl-C, or until they have ended); a command runs on")
+      ->type_name("SECONDS");
+}
+
+}  // namespace
+
+int take_command(int argc, const char* const* argv, std::vector<std::string>& command) {
+  const bool takes_one = argc > 1 && std::string_view(argv[1]) == "count";
+  if (!takes_one) return argc;
+  for (int i = 2; i < argc; ++i) {
+    if (std::string_view(argv[i]) != "--") continue;
+    command.assign(argv + i + 1, argv + argc);
+    return i;
+  }
+  return argc;
+}
+
+void add_count(CLI::App& app, CountArguments& typed) {
+  CLI::App& verb = *app.add_subcommand("count", "Count in processes or in a command, by call stack, without a daemon");
+  add_target_options(verb, typed);
+  verb.add_option("-i,--interval", typed.interval, "Print every so many seconds instead of once")->type_name("SECONDS");
+  verb.add_option("--format", typed.format, "How to print it")
+      ->check(CLI::IsMember({"classic", "tree", "folded", "json"}))
+      ->capture_default_str();
+  verb.add_flag("--json", typed.json, "The same as --format json: one document, with -i one line each");
+  verb.add_option("-o,--output", typed.output, "Into a file instead of standard output")->type_name("FILE");
+  verb.footer(
+      "A command is attached before its first instruction, gets the signals, and gives its exit code.\n"
+      "Example:\n  stackwatch count -p 4711 -d 10 --format folded > redis.folded\n"
+      "  stackwatch count -F 499 -- make -j2");
+}
+
+Result<CountOptions> understand_count(const CountArguments& typed) {
+  static const std::map<std::string, CountFormat> kFormats = {{"classic", CountFormat::kClassic},
+                                                              {"tree", CountFormat::kTree},
+                                                              {"folded", CountFormat::kFolded},
+                                                              {"json", CountFormat::kJson}};
+  CountOptions options;
+  auto target = understand_target(typed, "count");
+  if (!target) return Failure(target.error());
+  options.target = std::move(*target);
+  options.format = typed.json ? CountFormat::kJson : kFormats.at(typed.format);
+  if (!typed.interval.empty()) {
+    auto seconds = seconds_of("-i", typed.interval, kMinIntervalS);
+    if (!seconds) return Failure(seconds.error());
+    options.interval_s = *seconds;
+  }
+  return options;
+}
+
+}  // namespace stackwatch
