@@ -8,11 +8,27 @@
 #include <map>
 #include <string_view>
 
+#include "cli/standalone.h"
 #include "config/rule.h"
 #include "config/units.h"
 
 namespace stackwatch {
 namespace {
+
+/// The options of `count` as they are typed.
+struct CountArguments {
+  std::vector<int32_t> pids;
+  std::vector<std::string> command;
+  bool children = false;
+  bool no_children = false;
+  std::vector<std::string> probes = {"on_cpu"};
+  double frequency_hz = 99;
+  std::string duration;
+  std::string interval;
+  std::string format = "tree";
+  bool json = false;
+  std::string output;
+};
 
 /// Counts are taken out of the kernel no more often than this.
 constexpr double kMinIntervalS = 0.1;
@@ -90,11 +106,8 @@ void add_target_options(CLI::App& verb, CountArguments& typed) {
       ->type_name("SECONDS");
 }
 
-}  // namespace
-
+/// The options of the verb are those before the first "--": what is behind it belongs to the command.
 int take_command(int argc, const char* const* argv, std::vector<std::string>& command) {
-  const bool takes_one = argc > 1 && std::string_view(argv[1]) == "count";
-  if (!takes_one) return argc;
   for (int i = 2; i < argc; ++i) {
     if (std::string_view(argv[i]) != "--") continue;
     command.assign(argv + i + 1, argv + argc);
@@ -103,8 +116,7 @@ int take_command(int argc, const char* const* argv, std::vector<std::string>& co
   return argc;
 }
 
-void add_count(CLI::App& app, CountArguments& typed) {
-  CLI::App& verb = *app.add_subcommand("count", "Count in processes or in a command, by call stack, without a daemon");
+void add_options(CLI::App& verb, CountArguments& typed) {
   add_target_options(verb, typed);
   verb.add_option("-i,--interval", typed.interval, "Print every so many seconds instead of once")->type_name("SECONDS");
   verb.add_option("--format", typed.format, "How to print it")
@@ -134,6 +146,31 @@ Result<CountOptions> understand_count(const CountArguments& typed) {
     options.interval_s = *seconds;
   }
   return options;
+}
+
+std::string one_line(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+Result<CountInvocation> parse_count(int argc, const char* const* argv) {
+  CountArguments typed;
+  CLI::App verb(standalone_verbs().front().description, "stackwatch count");
+  add_options(verb, typed);
+  const int own = take_command(argc, argv, typed.command);
+  try {
+    verb.parse(own - 1, argv + 1);  // the verb stands for the program's name
+  } catch (const CLI::CallForHelp&) {
+    return CountInvocation{std::nullopt, verb.help()};
+  } catch (const CLI::ParseError& error) {
+    return fail(ErrorKind::kUsage, "command line", one_line(error.what()), "see stackwatch count --help");
+  }
+  auto options = understand_count(typed);
+  if (!options) return Failure(options.error());
+  return CountInvocation{std::move(*options), ""};
 }
 
 }  // namespace stackwatch

@@ -147,13 +147,16 @@ void CountLedger::add_lost(ProbeKind kind, LossReason reason, uint64_t count) {
 }
 
 void CountLedger::cut(double now_s, uint64_t realtime_ns) {
-  if (!intervals_.empty()) {
-    Interval& last = intervals_.back();
-    last.end_s = now_s;
-    last.report.end_realtime_ns = realtime_ns;
-    last.report.seconds = now_s - last.begin_s;
-  }
+  close(now_s, realtime_ns, now_s);
   begin(now_s, realtime_ns);
+}
+
+void CountLedger::close(double now_s, uint64_t realtime_ns, double last_s) {
+  if (intervals_.empty()) return;
+  Interval& last = intervals_.back();
+  last.end_s = last_s;
+  last.report.end_realtime_ns = realtime_ns;
+  last.report.seconds = now_s - last.begin_s;
 }
 
 std::optional<CountReport> CountLedger::take_complete(double waiting_since_s) {

@@ -83,6 +83,8 @@ class CountLedger {
   void add_lost(ProbeKind kind, LossReason reason, uint64_t count);
   /// Ends the interval, and begins the next.
   void cut(double now_s, uint64_t realtime_ns);
+  /// Ends the last interval, which takes in what lies up to `last_s` too.
+  void close(double now_s, uint64_t realtime_ns, double last_s);
   /// The oldest interval that has ended, if all deltas up to its end were added; `waiting_since_s` is the time of the
   /// oldest that was not, or infinity.
   [[nodiscard]] std::optional<CountReport> take_complete(double waiting_since_s);

@@ -134,10 +134,11 @@ Result<void> CountSession::cut() {
 Result<void> CountSession::finish() {
   // Twice: what children are found by the first is read by the second.
   auto collected = collect();
+  const double end_s = now_s();  // detaching takes its time, and what is still counted meanwhile belongs to the end
   for (const ProcessKey& process : parts_.attachments.processes()) parts_.attachments.end(process, false);
   auto last = parts_.attachments.collect(false);
   take();
-  ledger_.cut(now_s(), clock_.realtime_ns());
+  ledger_.close(end_s, clock_.realtime_ns(), now_s());
   if (!collected) return collected;
   return last;
 }

@@ -9,7 +9,7 @@
 #include <map>
 #include <utility>
 
-#include "cli/count_arguments.h"
+#include "cli/standalone.h"
 #include "config/units.h"
 #include "core/alert.h"
 #include "daemon/control/interface.h"
@@ -27,7 +27,6 @@ struct Typed {
   std::string stacks_since;
   std::string alerts_since;
   std::string format = "tree";
-  CountArguments count;
 };
 
 /// Read here and not by CLI11, which lets the environment of the verbs that are not called win over the option.
@@ -101,12 +100,6 @@ Result<Options> understand(const Typed& typed, const Clock& clock) {
   static const std::map<std::string, StacksFormat> kFormats = {
       {"tree", StacksFormat::kTree}, {"folded", StacksFormat::kFolded}, {"json", StacksFormat::kJson}};
   Options options = typed.options;
-  if (options.verb == Verb::kCount) {
-    Result<CountOptions> count = understand_count(typed.count);
-    if (!count) return Failure(count.error());
-    options.count = std::move(*count);
-    return options;
-  }
   options.format = options.json ? StacksFormat::kJson : kFormats.at(typed.format);
   if (options.series && options.format == StacksFormat::kFolded) {
     return fail(ErrorKind::kUsage, "--series", "the folded format has one value per stack",
@@ -145,7 +138,6 @@ Failure wrong_use(const CLI::App& app, const CLI::ParseError& error, int argc, c
 
 Result<Invocation> parse_options(int argc, const char* const* argv, const Clock& clock) {
   Typed typed;
-  argc = take_command(argc, argv, typed.count.command);
   typed.options.socket = default_socket();
   CLI::App app("Which process has changed, in which call stack, since when, by how much.", "stackwatch");
   app.set_version_flag("--version", "stackwatch " STACKWATCH_VERSION);
@@ -159,7 +151,7 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show bd9f59484791")
       .add_option("ALERT_ID", typed.options.alert_id, "As `stackwatch alerts` prints it")
       ->required();
-  add_count(app, typed.count);
+  for (const StandaloneVerb& verb : standalone_verbs()) app.add_subcommand(std::string(verb.name), verb.description);
 
   try {
     app.parse(argc, argv);
@@ -171,10 +163,9 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   } catch (const CLI::ParseError& error) {
     return wrong_use(app, error, argc, argv);
   }
-  static const std::map<std::string, Verb> kVerbs = {
-      {"status", Verb::kStatus}, {"top", Verb::kTop},       {"attachments", Verb::kAttachments},
-      {"stacks", Verb::kStacks}, {"alerts", Verb::kAlerts}, {"show", Verb::kShow},
-      {"count", Verb::kCount}};
+  static const std::map<std::string, Verb> kVerbs = {{"status", Verb::kStatus},           {"top", Verb::kTop},
+                                                     {"attachments", Verb::kAttachments}, {"stacks", Verb::kStacks},
+                                                     {"alerts", Verb::kAlerts},           {"show", Verb::kShow}};
   typed.options.verb = kVerbs.at(app.get_subcommands().front()->get_name());
   Result<Options> options = understand(typed, clock);
   if (!options) return Failure(options.error());

@@ -6,13 +6,12 @@
 #include <optional>
 #include <string>
 
-#include "cli/count_options.h"
 #include "core/clock.h"
 #include "core/result.h"
 
 namespace stackwatch {
 
-enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow, kCount };
+enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow };
 enum class StacksFormat { kTree, kFolded, kJson };
 
 /// A checked command line. Members that the verb does not know keep their defaults.
@@ -36,8 +35,6 @@ struct Options {
   bool follow = false;
 
   std::string alert_id;
-
-  CountOptions count;
 };
 
 /// What a command line asks for: a verb, or a text (help, version) to be printed.
