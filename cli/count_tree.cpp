@@ -45,12 +45,8 @@ struct Node {
   FunctionId function;
   std::array<double, kMaxColumns> value{};  // inclusive
   std::unordered_map<FunctionId, Node*> children;
-  // Memory may be negative.
-  [[nodiscard]] double weight() const {
-    double sum = 0;
-    for (const double part : value) sum += std::abs(part);
-    return sum;
-  }
+  // Of all stacks below, without signs: memory that grew here and shrank there is not nothing.
+  double weight = 0;
 };
 
 std::string column_title(const Layout& layout, ProbeKind kind) {
@@ -95,7 +91,7 @@ class Tree {
     const auto push_children = [&](const Node& node, size_t depth) {
       const size_t begin = waiting.size();
       for (const auto& [function, child] : node.children) {
-        if (child->weight() < kPruneShare * total_) {
+        if (child->weight < kPruneShare * total_) {
           ++pruned;
         } else {
           waiting.push_back({child, depth});
@@ -129,12 +125,13 @@ class Tree {
         }
         node = child;
         node->value[column] += amount;
+        node->weight += std::abs(amount);
       }
     }
   }
 
   [[nodiscard]] bool is_smaller(const Node& a, const Node& b) const {
-    if (a.weight() != b.weight()) return a.weight() < b.weight();
+    if (a.weight != b.weight) return a.weight < b.weight;
     return names_.functions[a.function].name > names_.functions[b.function].name;
   }
 
