@@ -63,8 +63,10 @@ Result<void> Machine::start(const TargetOptions& target, const Clock& clock) {
   auto names = make_namer(functions, clock);
   if (!names) return Failure(names.error());
   namer = std::move(*names);
-  attachments = std::make_unique<Attachments>(Attachments::Engines{{ProbeKind::kOnCpu, engines.front().get()}}, *namer,
-                                              functions, clock, AttachmentLimits{kMaxAttachments, kMaxStacks});
+  Attachments::Engines all;
+  for (const auto& engine : engines) all.push_back(engine.get());
+  attachments = std::make_unique<Attachments>(std::move(all), *namer, functions, clock,
+                                              AttachmentLimits{kMaxAttachments, kMaxStacks});
   return {};
 }
 

@@ -5,7 +5,8 @@
 #include <array>
 #include <string>
 
-#include "bpf/on_cpu_engine.h"
+#include "bpf/off_cpu_engine.h"
+#include "bpf/sampling_engine.h"
 
 namespace stackwatch {
 namespace {
@@ -29,6 +30,8 @@ struct EngineRow {
 const std::vector<EngineRow>& engine_rows() {
   static const std::vector<EngineRow> rows = {
       {{ProbeKind::kOnCpu}, [](const Clock& clock) { return make_on_cpu_engine(clock, {}); }},
+      {{ProbeKind::kBlocked, ProbeKind::kRunQueue}, [](const Clock& clock) { return make_off_cpu_engine(clock, {}); }},
+      {{ProbeKind::kPageFault}, [](const Clock& clock) { return make_page_fault_engine(clock, {}); }},
   };
   return rows;
 }

@@ -171,7 +171,7 @@ TEST_F(CountFormatTest, TreeOfOneProbeIsInItsUnitAndPrunesTellingSo) {
                               "          1000   100.0 %  main\n"
                               "           999    99.9 %    hot\n"
                               "(1 branches below 0.5 % are left out)\n"));
-  EXPECT_THAT(text, HasSubstr("        -2.0kB   -50.0 %    drop\n"));
+  EXPECT_THAT(text, HasSubstr("        -2.0KB   -50.0 %    drop\n"));
   EXPECT_THAT(text, Not(HasSubstr("cold")));
 }
 

@@ -18,7 +18,7 @@ namespace {
 class CountSessionTest : public testing::Test {
  protected:
   void make(bool children = false) {
-    attachments_.emplace(Attachments::Engines{{ProbeKind::kOnCpu, &engine_}}, namer_, functions_, clock_, limits_);
+    attachments_.emplace(Attachments::Engines{&engine_}, namer_, functions_, clock_, limits_);
     session_.emplace(CountSession::Parts{census_, *attachments_, functions_, Procfs("/nonexistent")}, clock_,
                      std::vector{ProbeKind::kOnCpu}, ProbeOptions{.frequency_hz = 100, .children = children});
   }
