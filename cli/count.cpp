@@ -13,15 +13,10 @@
 #include <memory>
 #include <string>
 
-#include "bpf/bpf_census.h"
 #include "cli/count_format.h"
 #include "cli/count_session.h"
 #include "cli/launch.h"
-#include "cli/output.h"
-#include "cli/probe_table.h"
-#include "cli/text.h"
-#include "daemon/proc_census.h"
-#include "symbols/namer.h"
+#include "cli/machine.h"
 
 namespace stackwatch {
 namespace {
@@ -37,38 +32,6 @@ constexpr uint64_t kCensusNs = 1000 * kNsPerMs;
 constexpr size_t kMaxAttachments = 1024;
 /// As many as the kernel's map holds for all of them together.
 constexpr size_t kMaxStacks = 65536;
-
-void say(const std::string& text) {
-  static_cast<void>(!write_output(STDERR_FILENO, "stackwatch: " + safe_text(text) + "\n"));
-}
-
-/// All that counting needs of the machine, in the order in which each part needs the one before.
-struct Machine {
-  Procfs procfs;
-  FunctionTable functions;
-  std::vector<std::unique_ptr<ProbeEngine>> engines;
-  std::unique_ptr<Census> census;
-  std::unique_ptr<StackNamer> namer;
-  std::unique_ptr<Attachments> attachments;
-
-  Result<void> start(const TargetOptions& target, const Clock& clock);
-};
-
-Result<void> Machine::start(const TargetOptions& target, const Clock& clock) {
-  auto made = make_engines(target.probes, clock);
-  if (!made) return Failure(made.error());
-  engines = std::move(*made);
-  auto iterator = make_bpf_census([this](int32_t pid) { return procfs.cgroup(pid); });
-  census = iterator ? std::move(*iterator) : make_proc_census(procfs);
-  auto names = make_namer(functions, clock);
-  if (!names) return Failure(names.error());
-  namer = std::move(*names);
-  Attachments::Engines all;
-  for (const auto& engine : engines) all.push_back(engine.get());
-  attachments = std::make_unique<Attachments>(std::move(all), *namer, functions, clock,
-                                              AttachmentLimits{kMaxAttachments, kMaxStacks});
-  return {};
-}
 
 /// One run of the verb.
 class Counting {
@@ -128,7 +91,7 @@ Result<void> Counting::run() {
 
 Result<void> Counting::start() {
   const TargetOptions& target = options_.target;
-  if (auto started = machine_.start(target, clock_); !started) return started;
+  if (auto started = machine_.start(target.probes, {kMaxAttachments, kMaxStacks}, clock_); !started) return started;
   session_.emplace(CountSession::Parts{*machine_.census, *machine_.attachments, machine_.functions, machine_.procfs},
                    clock_, target.probes,
                    ProbeOptions{.frequency_hz = target.frequency_hz, .children = target.children});
@@ -155,18 +118,11 @@ uint64_t Counting::next_due() const {
 void Counting::wait(uint64_t until_ns) {
   std::vector<pollfd> waiting;
   launch_.add_to(waiting);
-  waiting.push_back({machine_.namer->fd(), POLLIN, 0});
-  for (const auto& engine : machine_.engines) waiting.push_back({engine->poll_fd(), POLLIN, 0});
-  const uint64_t now = clock_.monotonic_ns();
-  const uint64_t wait_ns = until_ns > now ? until_ns - now : 0;
-  const timespec timeout{static_cast<time_t>(wait_ns / 1'000'000'000), static_cast<long>(wait_ns % 1'000'000'000)};
-  if (ppoll(waiting.data(), waiting.size(), &timeout, nullptr) <= 0) return;
+  machine_.add_to(waiting);
+  if (!poll_until(waiting, until_ns, clock_)) return;
   const size_t others = launch_.entries();
   launch_.handle(std::span(waiting).first(others));
-  if (waiting[others].revents != 0) machine_.namer->dispatch();
-  for (size_t i = 0; i < machine_.engines.size(); ++i) {
-    if (waiting[others + 1 + i].revents != 0) machine_.engines[i]->drain();
-  }
+  machine_.handle(std::span(waiting).subspan(others));
 }
 
 Result<void> Counting::collect_if_due(uint64_t now) {
@@ -178,7 +134,7 @@ Result<void> Counting::collect_if_due(uint64_t now) {
   if (now < next_collect_ns_) return {};
   collect_period_ns_ = std::min(kCollectNs, 2 * collect_period_ns_);
   next_collect_ns_ = now + collect_period_ns_;
-  for (const Error& event : machine_.namer->take_events()) say("warning: " + event.message());
+  say_events(*machine_.namer);
   return session_->collect();
 }
 
@@ -198,7 +154,7 @@ Result<void> Counting::finish() {
     poll(&names, 1, kTimeoutMs);
     session_->take();
   }
-  for (const Error& event : machine_.namer->take_events()) say("warning: " + event.message());
+  say_events(*machine_.namer);
   auto printed = print_complete();
   return printed ? finished : printed;
 }

@@ -19,6 +19,7 @@ namespace {
 struct CountArguments {
   std::vector<int32_t> pids;
   std::vector<std::string> command;
+  bool all = false;
   bool children = false;
   bool no_children = false;
   std::vector<std::string> probes = {"on_cpu"};
@@ -55,11 +56,11 @@ Result<double> seconds_of(const std::string& option, const std::string& text, do
 Result<TargetOptions> understand_target(const CountArguments& typed, const char* verb) {
   const std::string what(verb);
   TargetOptions target;
-  if (typed.pids.empty() == typed.command.empty()) {
-    return fail(
-        ErrorKind::kUsage, what,
-        typed.pids.empty() ? "it names neither a process nor a command" : "it names processes and a command as well",
-        "stackwatch " + what + " -p PID, or stackwatch " + what + " -- COMMAND");
+  const int given = (typed.pids.empty() ? 0 : 1) + (typed.command.empty() ? 0 : 1) + (typed.all ? 1 : 0);
+  if (given != 1) {
+    return fail(ErrorKind::kUsage, what,
+                given == 0 ? "it names neither a process nor a command" : "it names more than one kind of target",
+                "stackwatch " + what + " -p PID, or stackwatch " + what + " -- COMMAND");
   }
   if (typed.children && typed.no_children) {
     return fail(ErrorKind::kUsage, what, "--children and --no-children exclude each other");
@@ -68,6 +69,7 @@ Result<TargetOptions> understand_target(const CountArguments& typed, const char*
     if (std::ranges::find(target.pids, pid) == target.pids.end()) target.pids.push_back(pid);
   }
   target.command = typed.command;
+  target.all = typed.all;
   if (!target.command.empty() && target.command.front().empty()) {
     return fail(ErrorKind::kUsage, what, "the command is empty");
   }
@@ -154,23 +156,53 @@ std::string one_line(std::string text) {
   return text;
 }
 
-}  // namespace
-
-Result<CountInvocation> parse_count(int argc, const char* const* argv) {
-  CountArguments typed;
-  CLI::App verb(standalone_verbs().front().description, "stackwatch count");
-  add_options(verb, typed);
+/// Reads the options in front of a command; the help where that is asked for, else nothing.
+Result<std::string> parse_verb(CLI::App& verb, int argc, const char* const* argv, CountArguments& typed) {
   const int own = take_command(argc, argv, typed.command);
   try {
     verb.parse(own - 1, argv + 1);  // the verb stands for the program's name
   } catch (const CLI::CallForHelp&) {
-    return CountInvocation{std::nullopt, verb.help()};
+    return verb.help();
   } catch (const CLI::ParseError& error) {
-    return fail(ErrorKind::kUsage, "command line", one_line(error.what()), "see stackwatch count --help");
+    return fail(ErrorKind::kUsage, "command line", one_line(error.what()), "see " + verb.get_name() + " --help");
   }
+  return std::string();
+}
+
+std::string description_of(std::string_view verb) {
+  return std::ranges::find(standalone_verbs(), verb, &StandaloneVerb::name)->description;
+}
+
+}  // namespace
+
+Result<CountInvocation> parse_count(int argc, const char* const* argv) {
+  CountArguments typed;
+  CLI::App verb(description_of("count"), "stackwatch count");
+  add_options(verb, typed);
+  auto help = parse_verb(verb, argc, argv, typed);
+  if (!help) return Failure(help.error());
+  if (!help->empty()) return CountInvocation{std::nullopt, std::move(*help)};
   auto options = understand_count(typed);
   if (!options) return Failure(options.error());
   return CountInvocation{std::move(*options), ""};
+}
+
+Result<RecordInvocation> parse_record(int argc, const char* const* argv) {
+  CountArguments typed;
+  CLI::App verb(description_of("record"), "stackwatch record");
+  add_target_options(verb, typed);
+  verb.add_flag("--all", typed.all, "Every process, those that begin later too");
+  verb.add_option("-o,--output", typed.output, "The capture; - is standard output")->type_name("FILE")->required();
+  verb.footer(
+      "A command is attached before its first instruction, gets the signals, and gives its exit code.\n"
+      "Example:\n  stackwatch record -p 4711 -d 600 -o redis.capture\n"
+      "  stackwatch replay redis.capture");
+  auto help = parse_verb(verb, argc, argv, typed);
+  if (!help) return Failure(help.error());
+  if (!help->empty()) return RecordInvocation{std::nullopt, std::move(*help)};
+  auto options = understand_target(typed, "record");
+  if (!options) return Failure(options.error());
+  return RecordInvocation{std::move(*options), ""};
 }
 
 }  // namespace stackwatch

@@ -17,8 +17,15 @@ struct CountInvocation {
   std::string text;
 };
 
+struct RecordInvocation {
+  std::optional<TargetOptions> options;
+  std::string text;
+};
+
 /// Reads a command line of `stackwatch count`. What is behind the first "--" is the command with its own options.
 /// Error: of kind kUsage.
 [[nodiscard]] Result<CountInvocation> parse_count(int argc, const char* const* argv);
+/// The same of `stackwatch record`.
+[[nodiscard]] Result<RecordInvocation> parse_record(int argc, const char* const* argv);
 
 }  // namespace stackwatch

@@ -5,8 +5,8 @@
 
 #include "cli/count_format.h"
 #include "cli/probe_table.h"
+#include "core/time_text.h"
 #include "daemon/control/json.h"
-#include "daemon/control/time_text.h"
 
 namespace stackwatch {
 namespace {

@@ -97,4 +97,12 @@ int Launch::end_code() {
   return exec_failed_ ? *exec_failed_ : command_->wait_end();
 }
 
+bool poll_until(std::vector<pollfd>& entries, uint64_t until_ns, const Clock& clock) {
+  constexpr uint64_t kNsPerS = 1'000'000'000;
+  const uint64_t now = clock.monotonic_ns();
+  const uint64_t wait_ns = until_ns > now ? until_ns - now : 0;
+  const timespec timeout{static_cast<time_t>(wait_ns / kNsPerS), static_cast<long>(wait_ns % kNsPerS)};
+  return ppoll(entries.data(), entries.size(), &timeout, nullptr) > 0;
+}
+
 }  // namespace stackwatch

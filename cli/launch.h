@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/count_options.h"
 #include "cli/signals.h"
+#include "core/clock.h"
 #include "core/result.h"
 #include "core/unique_fd.h"
 
@@ -60,5 +61,8 @@ class Launch {
   bool endless_ = false;  // every process is looked at
   bool asked_to_stop_ = false;
 };
+
+/// Waits until one of the entries is ready or the time (CLOCK_MONOTONIC) has come. Whether one is.
+[[nodiscard]] bool poll_until(std::vector<pollfd>& entries, uint64_t until_ns, const Clock& clock);
 
 }  // namespace stackwatch

@@ -11,8 +11,11 @@
 namespace stackwatch {
 namespace {
 
-constexpr std::array<StandaloneVerb, 1> kVerbs = {{
+constexpr std::array<StandaloneVerb, 4> kVerbs = {{
     {"count", "Count in processes or in a command, by call stack, without a daemon"},
+    {"record", "Write what processes or a command do into a capture"},
+    {"replay", nullptr},
+    {"import", nullptr},
 }};
 
 }  // namespace

@@ -132,6 +132,9 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       return run_alerts(*client, options, style);
     case Verb::kShow:
       return run_show(*client, options, style);
+    case Verb::kReplay:
+    case Verb::kImport:
+      break;  // see become_standalone()
   }
   return {};
 }
