@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
+
+#include "cli/text.h"
 
 namespace stackwatch {
 namespace {
@@ -32,5 +35,12 @@ Result<void> write_output(int fd, std::string_view text) {
 }
 
 bool reader_is_gone(const Error& error) { return error.what == kWhat && error.why == kGone; }
+
+int report_error(const Error& error) {
+  if (reader_is_gone(error)) return 0;
+  // It may quote names of processes.
+  static_cast<void>(!write_output(STDERR_FILENO, "stackwatch: " + safe_text(error.message()) + "\n"));
+  return error.exit_code();
+}
 
 }  // namespace stackwatch

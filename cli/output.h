@@ -14,4 +14,8 @@ namespace stackwatch {
 /// True for the error of a pipe whose reader has seen enough (`| head`): no failure, nothing to be said about.
 [[nodiscard]] bool reader_is_gone(const Error& error);
 
+/// Says on standard error what went wrong, made harmless for a terminal, unless nobody is there any more. The exit
+/// code.
+[[nodiscard]] int report_error(const Error& error);
+
 }  // namespace stackwatch

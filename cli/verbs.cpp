@@ -9,6 +9,7 @@
 #include "cli/client.h"
 #include "cli/output.h"
 #include "cli/render.h"
+#include "cli/standalone.h"
 #include "cli/text.h"
 #include "cli/top.h"
 #include "daemon/alerting/console_sink.h"
@@ -112,13 +113,6 @@ Result<void> run_show(Client& client, const Options& options, const Style& style
   return print(render_alert(alert, style));
 }
 
-int report(const Error& error) {
-  if (reader_is_gone(error)) return 0;
-  // What the daemon said may quote names of processes.
-  static_cast<void>(!write_output(STDERR_FILENO, "stackwatch: " + safe_text(error.message()) + "\n"));
-  return error.exit_code();
-}
-
 }  // namespace
 
 Result<void> run_verb(const Options& options, const Clock& clock) {
@@ -138,19 +132,23 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       return run_alerts(*client, options, style);
     case Verb::kShow:
       return run_show(*client, options, style);
+    case Verb::kReplay:
+    case Verb::kImport:
+      break;  // see become_standalone()
   }
   return {};
 }
 
 int run_stackwatch(int argc, const char* const* argv) {
+  if (argc > 1 && is_standalone(argv[1])) return report_error(become_standalone(argv).value());
   // Whether we inherited it ignored or not, a closed pipe shows as an error of write().
   std::signal(SIGPIPE, SIG_IGN);
   const SystemClock clock;
   const Result<Invocation> invocation = parse_options(argc, argv, clock);
-  if (!invocation) return report(invocation.error());
+  if (!invocation) return report_error(invocation.error());
   const Result<void> done =
       invocation->options ? run_verb(*invocation->options, clock) : write_output(STDOUT_FILENO, invocation->text);
-  return done ? 0 : report(done.error());
+  return done ? 0 : report_error(done.error());
 }
 
 }  // namespace stackwatch

@@ -395,6 +395,18 @@ Attachments::Ready Attachments::take() {
   return ready;
 }
 
+std::optional<uint64_t> Attachments::oldest_waiting_ns() const {
+  std::optional<uint64_t> oldest;
+  for (const auto& [key, attachment] : attachments_) {
+    for (const AttachedProbe& probe : attachment->probes) {
+      if (probe.waiting.empty()) continue;
+      const uint64_t time_ns = probe.waiting.front().delta.time_ns;
+      if (!oldest || time_ns < *oldest) oldest = time_ns;
+    }
+  }
+  return oldest;
+}
+
 std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
   std::vector<ProbeEngine::Adopted> all;
   for (ProbeEngine* engine : engines_) {

@@ -94,6 +94,8 @@ class Attachments {
     std::vector<ProcessKey> detached;
   };
   [[nodiscard]] Ready take();
+  /// CLOCK_MONOTONIC of the oldest delta that waits for names; nothing where none does.
+  [[nodiscard]] std::optional<uint64_t> oldest_waiting_ns() const;
   /// Processes that the kernel side attached by itself since the last call.
   [[nodiscard]] std::vector<ProbeEngine::Adopted> take_adopted();
   /// Gives up what was counted of it; counted as kWatchFull.

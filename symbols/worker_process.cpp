@@ -65,7 +65,10 @@ class ProgramSpawner final : public WorkerSpawner {
     ::sigfillset(&all);
     ::posix_spawnattr_setsigmask(&settings.attributes, &none);
     ::posix_spawnattr_setsigdefault(&settings.attributes, &all);
-    ::posix_spawnattr_setflags(&settings.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    // A group of its own: Ctrl-C is for who has the terminal, who may need names for what it counted until then.
+    ::posix_spawnattr_setpgroup(&settings.attributes, 0);
+    ::posix_spawnattr_setflags(&settings.attributes,
+                               POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 
     std::vector<char*> environment;
     for (char** variable = ::environ; variable != nullptr && *variable != nullptr; ++variable) {
