@@ -49,6 +49,8 @@ Failure reply_error(std::string_view name, const JsonValue& parameters) {
   if (name == control_error::kNoSuchProcess || name == control_error::kNotAttached || name == control_error::kFailed) {
     return fail(text("message"), "");
   }
+  if (name == control_error::kInvalidWatch) return fail(ErrorKind::kUsage, text("message"), "");
+  if (name == control_error::kNoSuchWatch) return fail(text("message"), "");
   if (name == control_error::kNoSuchAlert) {
     return fail("show alert " + text("id"), "there is none with this id", "stackwatch alerts lists them");
   }

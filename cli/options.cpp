@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cli/standalone.h"
+#include "config/rule.h"
 #include "config/units.h"
 #include "core/alert.h"
 #include "core/time_text.h"
@@ -48,13 +49,13 @@ CLI::App& add_verb(CLI::App& app, Typed& typed, const char* name, const char* de
 }
 
 void add_top(CLI::App& app, Typed& typed) {
-  CLI::App& top = add_verb(app, typed, "top", "The ranking of all processes, refreshed each tick on a terminal",
-                           "stackwatch top -n 5 --by rss --once");
-  top.add_option("-n", typed.options.top_rows, "So many processes")
-      ->type_name("N")
-      ->check(CLI::Range(size_t{1}, kMaxRows));
-  top.add_option("--by", typed.options.top_by, "Order by a metric instead of the score")
-      ->check(CLI::IsMember({"on_cpu", "run_queue", "switches", "faults", "rss", "io"}));
+  CLI::App& top =
+      add_verb(app, typed, "top", "The ranking of all processes, or unusual stacks, refreshed each tick on a terminal",
+               "stackwatch top -n 5 --by rss --once\n  stackwatch top --by stacks");
+  top.add_option("-n", typed.options.top_rows, "So many rows")->type_name("N")->check(CLI::Range(size_t{1}, kMaxRows));
+  top.add_option("--by", typed.options.top_by,
+                 "Order by a metric instead of the score; stacks: stacks of unusual frequency instead")
+      ->check(CLI::IsMember({"on_cpu", "run_queue", "switches", "faults", "rss", "io", "stacks"}));
   top.add_flag("--once", typed.options.once, "Print it once and end");
 }
 
@@ -64,8 +65,8 @@ void add_stacks(CLI::App& app, Typed& typed) {
   stacks.add_option("PID", typed.options.pid, "The process")
       ->required()
       ->check(CLI::Range(int32_t{1}, std::numeric_limits<int32_t>::max()));
-  stacks.add_option("--probe", typed.options.probe, "What to show")
-      ->check(CLI::IsMember({"on_cpu", "blocked", "run_queue", "memory", "page_fault"}))
+  stacks.add_option("--probe", typed.options.probe, "What to show; off_cpu is blocked and run_queue together")
+      ->check(CLI::IsMember({"on_cpu", "off_cpu", "blocked", "run_queue", "memory", "page_fault"}))
       ->capture_default_str();
   stacks.add_option("--since", typed.stacks_since, "How far back, like 30s, 10m, 2h (default: all that is kept)")
       ->type_name("DUR");
@@ -84,6 +85,68 @@ void add_alerts(CLI::App& app, Typed& typed) {
       ->check(CLI::IsMember({"pending", "firing", "resolved"}));
   alerts.add_flag("--follow,-f", typed.options.follow,
                   "Wait for changes and print each; earlier ones come first only where --since is given");
+}
+
+void add_rule_options(CLI::App& verb, Typed& typed) {
+  WatchRequest& watch = typed.options.watch;
+  verb.add_option("--probe", watch.probes,
+                  "on_cpu (the default), off_cpu (blocked and run_queue), memory, page_fault; several with ,")
+      ->type_name("PROBES")
+      ->delimiter(',');
+  verb.add_option("-F,--frequency", watch.frequency_hz, "Samples of on_cpu a second (default: 99)")->type_name("HZ");
+}
+
+void add_watch_add(CLI::App& watch, Typed& typed) {
+  CLI::App& add = add_verb(watch, typed, "add", "Watch more processes, until the rule is removed or the daemon ends",
+                           "stackwatch watch add --name 'redis*' --probe on_cpu,off_cpu --children");
+  WatchRequest& rule = typed.options.watch;
+  add.add_option("--name", rule.name, "Name of the process; this and those below: globs, all that are given must hold")
+      ->type_name("GLOB");
+  add.add_option("--exe", rule.exe, "Path of its executable")->type_name("GLOB");
+  add.add_option("--cmdline", rule.cmdline, "Its arguments, with blanks between them")->type_name("GLOB");
+  add.add_option("--cgroup", rule.cgroup, "Its cgroup")->type_name("GLOB");
+  add.add_option("--unit", rule.unit, "Its systemd unit")->type_name("GLOB");
+  add.add_option("--user", rule.user, "Its user")->type_name("GLOB");
+  add.add_option("--pid", rule.pid, "One process; the rule goes when it and the children that it brought in have ended")
+      ->type_name("PID")
+      ->check(CLI::Range(int32_t{1}, std::numeric_limits<int32_t>::max()));
+  add_rule_options(add, typed);
+  add.add_flag("--children", rule.children, "With all descendants");
+  add.add_option("--id", rule.id, "What the rule is called (default: added-N)");
+}
+
+void add_watch(CLI::App& app, Typed& typed) {
+  CLI::App& watch = *app.add_subcommand("watch", "Watch rules at run time: add, remove, list");
+  watch.footer("Example:\n  stackwatch watch add --name redis-server --id redis\n  stackwatch watch remove redis");
+  watch.require_subcommand(1);
+  add_watch_add(watch, typed);
+  add_verb(watch, typed, "remove", "Remove a rule that was added at run time", "stackwatch watch remove added-1")
+      .add_option("ID", typed.options.watch_id, "As `stackwatch watch list` prints it")
+      ->required();
+  add_verb(watch, typed, "list", "All watch rules, those of the configuration first", "stackwatch watch list");
+}
+
+void add_run(CLI::App& app, Typed& typed) {
+  CLI::App& run =
+      *app.add_subcommand("run", "Run a command that the daemon watches with its children, from the first instruction");
+  run.add_option("--socket", typed.options.socket, "The daemon's control socket; also STACKWATCH_SOCKET")
+      ->type_name("PATH")
+      ->capture_default_str();
+  add_rule_options(run, typed);
+  run.footer(
+      "COMMAND stands behind --. It gets the signals, and its exit code is passed on. While it runs: stackwatch attachments.\n"
+      "Example:\n  stackwatch run --probe on_cpu,off_cpu -- make -j2");
+}
+
+/// The options of `run` are those before the first "--": what is behind it belongs to the command.
+int take_command(int argc, const char* const* argv, std::vector<std::string>& command) {
+  if (argc < 2 || std::string_view(argv[1]) != "run") return argc;
+  for (int i = 2; i < argc; ++i) {
+    if (std::string_view(argv[i]) != "--") continue;
+    command.assign(argv + i + 1, argv + argc);
+    return i;
+  }
+  return argc;
 }
 
 /// Verbs that need no daemon.
@@ -138,10 +201,43 @@ Result<std::string> since_time(const std::string& text, const Clock& clock) {
   return format_utc(static_cast<uint64_t>(std::max(0.0, now_s - *ago_s) * 1e9));
 }
 
+/// Says what is wrong with a rule without asking the daemon.
+Result<void> check_rule(const WatchRequest& request, std::optional<int32_t> pid) {
+  WatchRule rule;
+  rule.id = request.id.value_or("");
+  rule.name = request.name;
+  rule.exe = request.exe;
+  rule.cmdline = request.cmdline;
+  rule.cgroup = request.cgroup;
+  rule.unit = request.unit;
+  rule.user = request.user;
+  rule.pid = pid;
+  rule.frequency_hz = request.frequency_hz.value_or(rule.frequency_hz);
+  if (!request.probes.empty()) {
+    if (const auto probes = parse_probes(request.probes); !probes) return Failure(probes.error());
+  }
+  if (const auto checked = checked_rule(std::move(rule)); !checked) {
+    Error error = checked.error();
+    error.what = "watch rule" + (error.what.empty() ? "" : ", " + error.what);
+    return Failure(std::move(error));
+  }
+  return {};
+}
+
+Result<void> check_watch(const Options& options) {
+  if (options.verb == Verb::kWatchAdd) return check_rule(options.watch, options.watch.pid);
+  if (options.verb != Verb::kRun) return {};
+  if (options.command.empty() || options.command.front().empty()) {
+    return fail(ErrorKind::kUsage, "run", "it names no command", "stackwatch run -- COMMAND");
+  }
+  return check_rule(options.watch, 1);  // which pid it will be is not known yet
+}
+
 Result<Options> understand(const Typed& typed, const Clock& clock) {
   static const std::map<std::string, StacksFormat> kFormats = {
       {"tree", StacksFormat::kTree}, {"folded", StacksFormat::kFolded}, {"json", StacksFormat::kJson}};
   Options options = typed.options;
+  if (auto checked = check_watch(options); !checked) return Failure(checked.error());
   options.format = options.json ? StacksFormat::kJson : kFormats.at(typed.format);
   if (options.series && options.format == StacksFormat::kFolded) {
     return fail(ErrorKind::kUsage, "--series", "the folded format has one value per stack",
@@ -208,6 +304,8 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show bd9f59484791")
       .add_option("ALERT_ID", typed.options.alert_id, "As `stackwatch alerts` prints it")
       ->required();
+  add_watch(app, typed);
+  add_run(app, typed);
   for (const StandaloneVerb& verb : standalone_verbs()) {
     if (verb.description != nullptr) app.add_subcommand(std::string(verb.name), verb.description);
   }
@@ -215,11 +313,11 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_import(app, typed);
 
   try {
-    app.parse(argc, argv);
+    app.parse(take_command(argc, argv, typed.options.command), argv);
   } catch (const CLI::CallForHelp&) {
     const auto verbs = app.get_subcommands();
     if (verbs.empty()) return Invocation{std::nullopt, app.help()};
-    const auto kinds = verbs.front()->get_subcommands();  // of import
+    const auto kinds = verbs.front()->get_subcommands();  // of import, watch
     return Invocation{std::nullopt, kinds.empty() ? verbs.front()->help("stackwatch")
                                                   : kinds.front()->help("stackwatch " + verbs.front()->get_name())};
   } catch (const CLI::CallForVersion& version) {
@@ -227,10 +325,21 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   } catch (const CLI::ParseError& error) {
     return wrong_use(app, error, argc, argv);
   }
-  static const std::map<std::string, Verb> kVerbs = {
-      {"status", Verb::kStatus}, {"top", Verb::kTop},   {"attachments", Verb::kAttachments}, {"stacks", Verb::kStacks},
-      {"alerts", Verb::kAlerts}, {"show", Verb::kShow}, {"replay", Verb::kReplay},           {"import", Verb::kImport}};
-  typed.options.verb = kVerbs.at(app.get_subcommands().front()->get_name());
+  static const std::map<std::string, Verb> kVerbs = {{"status", Verb::kStatus},
+                                                     {"top", Verb::kTop},
+                                                     {"attachments", Verb::kAttachments},
+                                                     {"stacks", Verb::kStacks},
+                                                     {"alerts", Verb::kAlerts},
+                                                     {"show", Verb::kShow},
+                                                     {"add", Verb::kWatchAdd},
+                                                     {"remove", Verb::kWatchRemove},
+                                                     {"list", Verb::kWatchList},
+                                                     {"run", Verb::kRun},
+                                                     {"replay", Verb::kReplay},
+                                                     {"perf-script", Verb::kImport}};
+  const CLI::App* verb = app.get_subcommands().front();
+  if (const auto kinds = verb->get_subcommands(); !kinds.empty()) verb = kinds.front();
+  typed.options.verb = kVerbs.at(verb->get_name());
   Result<Options> options = understand(typed, clock);
   if (!options) return Failure(options.error());
   return Invocation{std::move(*options), ""};

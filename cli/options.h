@@ -5,14 +5,43 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/clock.h"
 #include "core/result.h"
 
 namespace stackwatch {
 
-enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow, kReplay, kImport };
+enum class Verb {
+  kStatus,
+  kTop,
+  kAttachments,
+  kStacks,
+  kAlerts,
+  kShow,
+  kWatchAdd,
+  kWatchRemove,
+  kWatchList,
+  kRun,
+  kReplay,
+  kImport
+};
 enum class StacksFormat { kTree, kFolded, kJson };
+
+/// A watch rule as it is asked for, checked; the daemon completes it.
+struct WatchRequest {
+  std::optional<std::string> id;
+  std::optional<std::string> name;
+  std::optional<std::string> exe;
+  std::optional<std::string> cmdline;
+  std::optional<std::string> cgroup;
+  std::optional<std::string> unit;
+  std::optional<std::string> user;
+  std::optional<int32_t> pid;
+  std::vector<std::string> probes;  ///< names; empty: the daemon's default
+  std::optional<double> frequency_hz;
+  bool children = false;
+};
 
 /// A checked command line. Members that the verb does not know keep their defaults.
 struct Options {
@@ -21,7 +50,7 @@ struct Options {
   bool json = false;
 
   std::optional<size_t> top_rows;  ///< none: what fits on the screen, 20 elsewhere
-  std::string top_by;              ///< empty: the score
+  std::string top_by;              ///< empty: the score; "stacks": no processes, but unusual stacks
   bool once = false;
 
   int32_t pid = 0;
@@ -35,6 +64,10 @@ struct Options {
   bool follow = false;
 
   std::string alert_id;
+
+  WatchRequest watch;                ///< watch add; run, without a matcher
+  std::string watch_id;              ///< watch remove
+  std::vector<std::string> command;  ///< run; at least one word
 
   std::string input;        ///< replay, import: a file; "-" is standard input
   std::string output;       ///< import

@@ -16,6 +16,9 @@ namespace stackwatch {
 [[nodiscard]] std::string render_status(const JsonValue& status, const Style& style);
 /// `max_columns` cuts the lines; 0 does not.
 [[nodiscard]] std::string render_ranking(const JsonValue& reply, const Style& style, size_t max_columns = 0);
+/// `max_columns` as above.
+[[nodiscard]] std::string render_unusual_stacks(const JsonValue& reply, const Style& style, size_t max_columns = 0);
+[[nodiscard]] std::string render_watches(const JsonValue& reply, const Style& style);
 [[nodiscard]] std::string render_attachments(const JsonValue& reply, const Style& style);
 
 [[nodiscard]] std::string render_alerts(const JsonValue& reply, const Style& style);
@@ -33,6 +36,10 @@ inline constexpr double kPruneShare = 0.005;
 /// The largest stacks over time: at most ten stacks and ten steps (sums of the report's own steps).
 [[nodiscard]] std::string render_series(const JsonValue& report, const Style& style);
 
+/// "(3 more)" and a line end where a reply is not the whole list.
+[[nodiscard]] std::string omitted_text(const JsonValue& reply);
+/// The texts of an array with commas between them.
+[[nodiscard]] std::string joined_text(const JsonValue& texts);
 /// `redis-server[4711]`
 [[nodiscard]] std::string process_text(const JsonValue& process);
 /// `3 unwind_failed, 1 names_late`, or "none".

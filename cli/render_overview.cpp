@@ -30,12 +30,21 @@ std::string warnings_text(const JsonValue& status, const Style& style) {
   return text;
 }
 
+}  // namespace
+
 std::string omitted_text(const JsonValue& reply) {
   const int64_t omitted = integer_of(reply, "omitted");
   return omitted > 0 ? "(" + std::to_string(omitted) + " more)\n" : "";
 }
 
-}  // namespace
+std::string joined_text(const JsonValue& texts) {
+  std::string joined;
+  for (const JsonValue& text : texts.GetArray()) {
+    if (!joined.empty()) joined += ",";
+    if (text.IsString()) joined += safe_text({text.GetString(), text.GetStringLength()}, 16);
+  }
+  return joined;
+}
 
 std::string process_text(const JsonValue& process) {
   return safe_text(text_of(process, "comm"), kCommColumns) + "[" + count(process, "pid") + "]";
@@ -62,9 +71,10 @@ std::string render_status(const JsonValue& status, const Style& style) {
                                 ", the longest " + ms("max_tick_ms"));
   text += labelled("census", count(status, "processes") + " processes, " + count(status, "tasks") + " tasks in " +
                                  ms("census_ms") + " (" + safe_text(text_of(status, "census_method"), 32) + ")");
-  text += labelled("watching", count(status, "attachments") + " attachments, " + count(status, "suspects") +
-                                   " suspects, " + count(status, "watch_rules") + " watch rules, " +
-                                   count(status, "functions") + " functions named");
+  text +=
+      labelled("watching", count(status, "attachments") + " attachments, " + count(status, "suspects") + " suspects, " +
+                               count(status, "surveyed") + " surveyed, " + count(status, "watch_rules") +
+                               " watch rules, " + count(status, "functions") + " functions named");
   const std::string alerts = count(status, "alerts_firing") + " firing";
   text += labelled("alerts", (integer_of(status, "alerts_firing") > 0 ? style.alarm(alerts) : alerts) + ", " +
                                  count(status, "alerts_pending") + " pending");
@@ -117,18 +127,17 @@ std::string render_attachments(const JsonValue& reply, const Style& style) {
                {"SAMPLES", kRight},
                {"STACKS", kRight},
                {"WHY"},
-               {"LOST"}});
+               {"LOST"},
+               {"PROBLEM"}});
   for (const JsonValue& row : array_of(reply, "attachments").GetArray()) {
     const JsonValue& process = object_of(row, "process");
-    std::string probes;
-    for (const JsonValue& probe : array_of(row, "probes").GetArray()) {
-      if (!probes.empty()) probes += ",";
-      if (probe.IsString()) probes += safe_text({probe.GetString(), probe.GetStringLength()}, 16);
-    }
-    table.add({count(process, "pid"), safe_text(text_of(process, "comm"), kCommColumns), probes,
-               fixed_text(number_of(row, "frequency_hz"), 0), local_time_text(text_of(row, "since")),
-               count(row, "samples"), count(row, "stacks"), safe_text(text_of(row, "reason"), kReasonColumns),
-               losses_text(object_of(row, "lost"))});
+    const std::string_view problem = text_of(row, "problem");
+    table.add(
+        {count(process, "pid"), safe_text(text_of(process, "comm"), kCommColumns), joined_text(array_of(row, "probes")),
+         fixed_text(number_of(row, "frequency_hz"), 0), local_time_text(text_of(row, "since")), count(row, "samples"),
+         count(row, "stacks"), safe_text(text_of(row, "reason"), kReasonColumns), losses_text(object_of(row, "lost")),
+         problem.empty() ? "" : safe_text(problem)},
+        problem.empty() ? Table::Emphasis::kNone : Table::Emphasis::kWarning);
   }
   return table.text(style) + omitted_text(reply);
 }

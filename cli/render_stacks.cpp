@@ -23,16 +23,21 @@ std::string_view frame_of(const JsonValue& frame) {
 }
 
 std::string value_text(double value, std::string_view probe) {
-  if (probe == "blocked" || probe == "run_queue") return duration_text(value * 1e-9);
+  if (probe == "blocked" || probe == "run_queue" || probe == "off_cpu") return duration_text(value * 1e-9);
   if (probe == "memory") return bytes_text(value) + "B";
   return count_text(value) + (probe == "page_fault" ? " faults" : " samples");
 }
 
 std::string heading(const JsonValue& report) {
   const std::string_view probe = text_of(report, "probe");
+  std::string waits;
+  if (probe == "off_cpu") {
+    waits = ", " + value_text(static_cast<double>(integer_of(report, "run_queue")), probe) + " of it waiting for a CPU";
+  }
   std::string text = process_text(object_of(report, "process")) + " " + safe_text(probe, 16) + ": " +
                      value_text(static_cast<double>(integer_of(report, "total")), probe) + " in the last " +
-                     duration_text(number_of(report, "window_s")) + "; lost: " + losses_text(object_of(report, "lost"));
+                     duration_text(number_of(report, "window_s")) + waits +
+                     "; lost: " + losses_text(object_of(report, "lost"));
   if (const int64_t omitted = integer_of(report, "omitted"); omitted > 0) {
     text += "; without " + std::to_string(omitted) + " small stacks";
   }

@@ -38,6 +38,11 @@ std::string ranking_parameters(const Options& options, size_t rows) {
   return std::string(json.text());
 }
 
+std::string render_top(const JsonValue& reply, const Options& options, const Style& style, size_t max_columns) {
+  return options.top_by == "stacks" ? render_unusual_stacks(reply, style, max_columns)
+                                    : render_ranking(reply, style, max_columns);
+}
+
 Result<void> run_live_top(Client& client, const Options& options, const Style& style) {
   Result<Screen> screen = Screen::open();
   if (!screen) return Failure(screen.error());
@@ -49,7 +54,7 @@ Result<void> run_live_top(Client& client, const Options& options, const Style& s
     const Result<Reply> ranking = client.call("GetRanking", ranking_parameters(options, rows));
     if (!ranking) return Failure(ranking.error());
     const std::string text =
-        summary(status->parameters(), style) + render_ranking(ranking->parameters(), style, size.columns);
+        summary(status->parameters(), style) + render_top(ranking->parameters(), options, style, size.columns);
     if (const auto drawn = screen->draw(text); !drawn) return drawn;
     const double tick_s = number_of(status->parameters(), "tick_s").value_or(1);
     if (screen->wait(std::clamp(tick_s, kFastest_s, kSlowest_s)) == Screen::Event::kQuit) return {};

@@ -9,9 +9,11 @@
 #include "cli/client.h"
 #include "cli/output.h"
 #include "cli/render.h"
+#include "cli/run.h"
 #include "cli/standalone.h"
 #include "cli/text.h"
 #include "cli/top.h"
+#include "cli/watch.h"
 #include "daemon/alerting/console_sink.h"
 #include "daemon/control/json.h"
 
@@ -69,7 +71,7 @@ Result<void> run_top(Client& client, const Options& options, const Style& style)
   const Result<Reply> reply = client.call("GetRanking", ranking_parameters(options, kDefaultRows));
   if (!reply) return Failure(reply.error());
   if (options.json) return print_json(reply->parameters());
-  return print(render_ranking(reply->parameters(), style));
+  return print(render_top(reply->parameters(), options, style));
 }
 
 Result<void> run_attachments(Client& client, const Options& options, const Style& style) {
@@ -132,6 +134,14 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       return run_alerts(*client, options, style);
     case Verb::kShow:
       return run_show(*client, options, style);
+    case Verb::kWatchAdd:
+      return run_watch_add(*client, options);
+    case Verb::kWatchRemove:
+      return run_watch_remove(*client, options);
+    case Verb::kWatchList:
+      return run_watch_list(*client, options, style);
+    case Verb::kRun:
+      break;  // see run_watched()
     case Verb::kReplay:
     case Verb::kImport:
       break;  // see become_standalone()
@@ -142,10 +152,14 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
 int run_stackwatch(int argc, const char* const* argv) {
   if (argc > 1 && is_standalone(argv[1])) return report_error(become_standalone(argv).value());
   // Whether we inherited it ignored or not, a closed pipe shows as an error of write().
-  std::signal(SIGPIPE, SIG_IGN);
+  const bool pipe_ignored = std::signal(SIGPIPE, SIG_IGN) == SIG_IGN;
   const SystemClock clock;
   const Result<Invocation> invocation = parse_options(argc, argv, clock);
   if (!invocation) return report_error(invocation.error());
+  if (invocation->options && invocation->options->verb == Verb::kRun) {
+    const Result<int> code = run_watched(*invocation->options, pipe_ignored, clock);
+    return code ? *code : report_error(code.error());
+  }
   const Result<void> done =
       invocation->options ? run_verb(*invocation->options, clock) : write_output(STDOUT_FILENO, invocation->text);
   return done ? 0 : report_error(done.error());

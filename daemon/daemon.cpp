@@ -51,6 +51,7 @@ bool Daemon::tick(uint64_t missed) {
   for (const Error& error : outcome->sink_errors) warn(error.message());
   take_worker_events();
   note_attach_problem();
+  note_rules();
 
   const uint64_t now_ns = parts_.clock.monotonic_ns();
   usage_.observe(static_cast<double>(now_ns) * 1e-9, parts_.namer.worker_pid());
@@ -72,6 +73,11 @@ void Daemon::note_attach_problem() {
   if (attach_problem_.empty() || now_ns < attach_problem_silent_until_ns_) return;
   attach_problem_silent_until_ns_ = now_ns + kSilenceNs;
   parts_.log.warn("{}", printable(attach_problem_, 512));
+}
+
+// The source drops rules by itself, of processes that have ended.
+void Daemon::note_rules() {
+  if (std::exchange(rules_noted_, parts_.source.rules()) != parts_.source.rules()) on_rules_();
 }
 
 void Daemon::warn_about(const Config& config) {
@@ -158,7 +164,7 @@ Result<std::vector<RankingRow>> Daemon::ranking(size_t limit, const std::string&
 
 std::vector<UnusualStack> Daemon::unusual_stacks(size_t limit) const { return parts_.source.unusual_stacks(limit); }
 
-Result<std::string> Daemon::add_watch(WatchRule rule) {
+Result<std::string> Daemon::add_watch(WatchRule rule, std::optional<uint64_t> start_time_ns) {
   ++added_rules_;
   rule.source = "added at run time";
   if (rule.id.empty()) rule.id = fmt::format("added-{}", added_rules_);
@@ -173,7 +179,7 @@ Result<std::string> Daemon::add_watch(WatchRule rule) {
       return fail(ErrorKind::kUsage, "add a watch rule", fmt::format("there is no probe {}", to_string(probe)));
     }
   }
-  if (auto added = parts_.source.add_rule(*checked); !added) return Failure(added.error());
+  if (auto added = parts_.source.add_rule(*checked, start_time_ns); !added) return Failure(added.error());
   on_rules_();
   parts_.log.info("watch rule {} added: {}", checked->id, printable(describe(*checked), 512));
   return checked->id;

@@ -59,7 +59,7 @@ class Daemon final : public ControlBackend {
   [[nodiscard]] Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const override;
   [[nodiscard]] std::vector<UnusualStack> unusual_stacks(size_t limit) const override;
   [[nodiscard]] std::vector<AttachmentRow> attachments() const override;
-  [[nodiscard]] Result<std::string> add_watch(WatchRule rule) override;
+  [[nodiscard]] Result<std::string> add_watch(WatchRule rule, std::optional<uint64_t> start_time_ns) override;
   [[nodiscard]] Result<void> remove_watch(const std::string& id) override;
   [[nodiscard]] std::vector<WatchRow> watches() const override;
   [[nodiscard]] Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const override;
@@ -70,12 +70,14 @@ class Daemon final : public ControlBackend {
  private:
   void take_worker_events();
   void note_attach_problem();
+  void note_rules();
 
   Parts parts_;
   double tick_s_ = 1;
   std::function<void(const Alert&)> on_alert_ = [](const Alert&) {};
   std::function<void()> on_rules_ = [] {};
   uint64_t added_rules_ = 0;
+  size_t rules_noted_ = 0;
   SelfUsage usage_;
   uint64_t started_ns_ = 0;
   uint64_t ticks_ = 0;

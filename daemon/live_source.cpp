@@ -8,6 +8,7 @@
 #include "config/load.h"
 #include "config/match.h"
 #include "config/rule.h"
+#include "config/text.h"
 
 namespace stackwatch {
 namespace {
@@ -40,37 +41,71 @@ void LiveSource::configure(const Config& config) {
   parts_.attachments.set_limits(limits_of(config));
 }
 
-// A rule of the configuration wins over an added one.
+// The first that matches wins: what somebody asks for one process, then the configuration, then what else was added.
 void LiveSource::set_rules() {
-  std::vector<WatchRule> all = configured_rules_;
-  all.insert(all.end(), added_rules_.begin(), added_rules_.end());
+  std::vector<WatchRule> all = added_rules_;
+  const auto others = std::ranges::stable_partition(all, [](const WatchRule& rule) { return rule.pid.has_value(); });
+  all.insert(others.begin(), configured_rules_.begin(), configured_rules_.end());
   rules_.set_rules(std::move(all));
   refused_.clear();
 }
 
-Result<void> LiveSource::add_rule(const WatchRule& rule) {
+Result<void> LiveSource::add_rule(const WatchRule& rule, std::optional<uint64_t> start_time_ns) {
   static constexpr const char* kWhat = "add a watch rule";
   if (added_rules_.size() >= kMaxWatchRules) return fail(kWhat, "there are too many", "remove some of them");
   if (rules_.find(rule.id) != nullptr) {
     return fail(ErrorKind::kUsage, kWhat, "there is a rule " + rule.id, "give it another id");
   }
+  if (auto taken = take_census(); !taken) return taken;
+  const auto process = process_of(rule, start_time_ns);
+  if (!process) return Failure(process.error());
   added_rules_.push_back(rule);
   set_rules();
-  auto attached = attach_new();
-  if (attached && rule.pid) {
-    const auto sample = std::ranges::find(samples_, *rule.pid, &ProcessSample::pid_in_ns);
-    if (sample == samples_.end()) {
-      attached = fail(ErrorKind::kUsage, kWhat, "there is no process " + std::to_string(*rule.pid));
-    } else if (!is_focused(sample->key)) {
-      const std::string problem = attach_problem();
-      attached = fail(kWhat, problem.empty() ? "the process does not match the rest of the rule" : problem);
-    }
-  }
-  if (!attached) {
+  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
+  if (*process && !is_focused(**process)) {
     added_rules_.pop_back();
+    const std::string problem = attach_problem();
     set_rules();
+    return fail(kWhat, problem.empty() ? "the process does not match the rest of the rule" : problem);
   }
-  return attached;
+  if (*process) rule_processes_[rule.id] = **process;
+  return {};
+}
+
+Result<std::optional<ProcessKey>> LiveSource::process_of(const WatchRule& rule,
+                                                         std::optional<uint64_t> start_time_ns) const {
+  static constexpr const char* kWhat = "add a watch rule";
+  if (!rule.pid) return std::optional<ProcessKey>();
+  const std::string pid = std::to_string(*rule.pid);
+  const auto sample = std::ranges::find(samples_, *rule.pid, &ProcessSample::pid_in_ns);
+  if (sample == samples_.end()) {
+    return fail(kWhat, "the daemon sees no process " + pid,
+                start_time_ns ? "its pid namespace is not yours, or the process has ended" : "see stackwatch top");
+  }
+  if (start_time_ns &&
+      *start_time_ns / kStartTimeGranularityNs * kStartTimeGranularityNs != sample->key.start_time_ns) {
+    return fail(kWhat, "process " + pid + " is another one for the daemon: " + printable(sample->comm),
+                "its pid namespace is not yours: run this in the daemon's");
+  }
+  return std::optional(sample->key);
+}
+
+// Whoever added the rule may be gone as well. Children that the process left behind are watched to their end.
+void LiveSource::drop_ended_rules() {
+  const auto has_children = [this](const std::string& rule) {
+    return std::ranges::any_of(parts_.attachments.processes(), [&](const ProcessKey& process) {
+      const AttachReason* reason = parts_.attachments.reason(process);
+      return reason->kind == AttachReason::Kind::kChild && reason->rule == rule && index_.contains(process);
+    });
+  };
+  const size_t before = added_rules_.size();
+  std::erase_if(added_rules_, [&](const WatchRule& rule) {
+    const auto process = rule_processes_.find(rule.id);
+    if (process == rule_processes_.end() || index_.contains(process->second) || has_children(rule.id)) return false;
+    rule_processes_.erase(process);
+    return true;
+  });
+  if (added_rules_.size() != before) set_rules();
 }
 
 Result<void> LiveSource::remove_rule(const std::string& id) {
@@ -80,6 +115,7 @@ Result<void> LiveSource::remove_rule(const std::string& id) {
                 configured ? "the rule " + id + " is one of the configuration" : "there is no rule " + id,
                 configured ? "take it out of the file and reload" : "see stackwatch watch list");
   }
+  rule_processes_.erase(id);
   set_rules();
   return {};
 }
@@ -145,6 +181,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   attach_adopted();
   attach_wanted();
   drop_unwanted();
+  drop_ended_rules();
   batch.samples = samples_;
   batch.realtime_offset_ns = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
   return std::optional(std::move(batch));

@@ -41,9 +41,10 @@ class LiveSource final : public DeltaSource {
   void mark_late() { late_ = true; }
 
   /// A rule on top of the configuration's, in force at once: processes that it matches are attached before this
-  /// returns. Errors: a rule with this id is there; its pid does not exist or cannot be attached (the rule is not taken
-  /// then).
-  [[nodiscard]] Result<void> add_rule(const WatchRule& rule);
+  /// returns. With a pid it means the process that has it now, and began at `start_time_ns` where that is given; it is
+  /// dropped when that process and the children that it brought in have ended. Errors: a rule with this id is there;
+  /// its process does not exist or cannot be attached (the rule is not taken then).
+  [[nodiscard]] Result<void> add_rule(const WatchRule& rule, std::optional<uint64_t> start_time_ns = std::nullopt);
   /// Error: there is no such rule among those added.
   [[nodiscard]] Result<void> remove_rule(const std::string& id);
   [[nodiscard]] std::vector<WatchRow> watches() const;
@@ -74,6 +75,9 @@ class LiveSource final : public DeltaSource {
  private:
   [[nodiscard]] Result<void> take_census();
   void set_rules();
+  [[nodiscard]] Result<std::optional<ProcessKey>> process_of(const WatchRule& rule,
+                                                             std::optional<uint64_t> start_time_ns) const;
+  void drop_ended_rules();
   void end_exited();
   [[nodiscard]] std::vector<ProcessKey> replace_programs();
   void attach_adopted();
@@ -108,6 +112,7 @@ class LiveSource final : public DeltaSource {
   bool late_ = false;
   std::vector<WatchRule> configured_rules_;
   std::vector<WatchRule> added_rules_;
+  std::unordered_map<std::string, ProcessKey> rule_processes_;  // of added rules with a pid, by the rule's id
   size_t max_focused_ = 0;
   std::string full_problem_;
   std::unordered_map<ProcessKey, std::string> refused_;  // why each cannot be attached; only processes that live

@@ -111,6 +111,10 @@ struct StacksReport {
     int64_t value = 0;
     std::vector<int64_t> series;  ///< with --series: value per step, oldest first
   };
+  /// Blocked and run_queue in one, per stack.
+  struct Waits {
+    int64_t run_queue = 0;  ///< so much of the total is waiting for a CPU, nanoseconds
+  };
   ProcessIdentity process;
   ProbeKind probe = ProbeKind::kOnCpu;
   double window_s = 0;  ///< how far back the values reach
@@ -118,6 +122,7 @@ struct StacksReport {
   int64_t total = 0;
   std::vector<Row> rows;  ///< largest first
   Losses lost;
+  std::optional<Waits> waits;  ///< there where the probe is off_cpu, and `probe` says nothing then
 };
 
 /// What the control socket may ask of the daemon. Called on the loop's thread.
@@ -130,9 +135,12 @@ class ControlBackend {
   /// Most unusual first.
   [[nodiscard]] virtual std::vector<UnusualStack> unusual_stacks(size_t limit) const = 0;
   [[nodiscard]] virtual std::vector<AttachmentRow> attachments() const = 0;
-  /// Takes a rule into force at once, and tells its id. It lasts as long as the daemon runs, or until it is removed.
+  /// Takes a rule into force at once, and tells its id. It lasts as long as the daemon runs, or until it is removed, or
+  /// until the process that its pid names has ended with all children that it brought in. `start_time_ns` is when that
+  /// process began, where the caller knows (CLOCK_BOOTTIME): a pid alone may be that of another process in the daemon's
+  /// pid namespace than in the caller's.
   /// Error of kind kUsage: the rule says something wrong; of any other kind: no process of it can be attached.
-  [[nodiscard]] virtual Result<std::string> add_watch(WatchRule rule) = 0;
+  [[nodiscard]] virtual Result<std::string> add_watch(WatchRule rule, std::optional<uint64_t> start_time_ns) = 0;
   /// Error: there is no such rule, or it is one of the configuration's files.
   [[nodiscard]] virtual Result<void> remove_watch(const std::string& id) = 0;
   /// Those of the configuration first.

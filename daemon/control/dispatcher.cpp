@@ -6,8 +6,10 @@
 #include <iterator>
 #include <limits>
 
+#include "config/units.h"
 #include "core/time_text.h"
 #include "daemon/control/interface.h"
+#include "daemon/control/off_cpu.h"
 
 namespace stackwatch {
 namespace {
@@ -57,6 +59,11 @@ void append_process_error(std::string& output, const Error& error, int64_t pid) 
   });
 }
 
+void append_watch_error(std::string& output, const Error& error) {
+  const bool invalid = error.kind == ErrorKind::kUsage;
+  append_error(output, invalid ? control_error::kInvalidWatch : control_error::kFailed, "message", error.message());
+}
+
 struct AlertFilter {
   std::optional<uint64_t> since_ns;
   std::optional<AlertState> state;
@@ -79,8 +86,8 @@ AlertFilter take_alert_filter(Parameters& parameters) {
 
 struct Dispatcher::Method {
   std::string_view name;
-  void (Dispatcher::*run)(const VarlinkCall&, Outcome&) const;  ///< null: it will be there, but is not yet
-  bool changes = false;                                         ///< for those alone who may_change()
+  void (Dispatcher::*run)(const VarlinkCall&, Outcome&) const;
+  bool changes = false;  ///< for those alone who may_change()
 };
 
 const Dispatcher::Method Dispatcher::kMethods[] = {
@@ -93,8 +100,9 @@ const Dispatcher::Method Dispatcher::kMethods[] = {
     {"io.stackwatch.ListAlerts", &Dispatcher::list_alerts},
     {"io.stackwatch.GetAlert", &Dispatcher::get_alert},
     {"io.stackwatch.Subscribe", &Dispatcher::subscribe},
-    {"io.stackwatch.AddWatch", nullptr, true},
-    {"io.stackwatch.RemoveWatch", nullptr, true},
+    {"io.stackwatch.AddWatch", &Dispatcher::add_watch, true},
+    {"io.stackwatch.RemoveWatch", &Dispatcher::remove_watch, true},
+    {"io.stackwatch.ListWatches", &Dispatcher::list_watches},
 };
 
 const Dispatcher::Method* Dispatcher::find(std::string_view name) const {
@@ -120,8 +128,6 @@ Outcome Dispatcher::handle(std::string_view message, const Peer& peer) const {
     }
   } else if (method->changes && !may_change(peer)) {
     append_empty_error(outcome.output, control_error::kPermissionDenied);
-  } else if (method->run == nullptr) {
-    append_error(outcome.output, control_error::kMethodNotImplemented, "method", call->method);
   } else if (call->upgrade) {
     append_error(outcome.output, control_error::kInvalidParameter, "parameter", "upgrade");
   } else {
@@ -177,8 +183,14 @@ void Dispatcher::get_ranking(const VarlinkCall& call, Outcome& outcome) const {
   Parameters parameters(call.parameters);
   const int64_t limit = parameters.integer("limit", 1, kMaxRankingRows).value_or(kDefaultRankingRows);
   const std::string by = parameters.text("by").value_or("");
-  if (!by.empty() && std::ranges::find(kMetrics, by) == kMetrics.end()) parameters.reject("by");
+  const bool by_stacks = by == "stacks";
+  if (!by.empty() && !by_stacks && std::ranges::find(kMetrics, by) == kMetrics.end()) parameters.reject("by");
   if (refuse_bad(parameters, outcome)) return;
+  if (by_stacks) {
+    const std::vector<UnusualStack> stacks = backend_.unusual_stacks(static_cast<size_t>(limit));
+    append_list(outcome.output, "stacks", [&](JsonWriter& json) { return write_unusual_stack_list(json, stacks); });
+    return;
+  }
   const auto rows = backend_.ranking(static_cast<size_t>(limit), by);
   if (!rows) {
     append_error(outcome.output, control_error::kFailed, "message", rows.error().message());
@@ -196,13 +208,23 @@ void Dispatcher::list_attachments(const VarlinkCall& call, Outcome& outcome) con
 void Dispatcher::get_stacks(const VarlinkCall& call, Outcome& outcome) const {
   Parameters parameters(call.parameters);
   const std::optional<int64_t> pid = parameters.integer("pid", 1, std::numeric_limits<int32_t>::max());
-  const std::optional<ProbeKind> probe = parse_probe_kind(parameters.text("probe").value_or("on_cpu"));
+  const std::string probe_name = parameters.text("probe").value_or("on_cpu");
+  const bool off_cpu = probe_name == "off_cpu";
+  const std::optional<ProbeKind> probe = off_cpu ? ProbeKind::kBlocked : parse_probe_kind(probe_name);
   const double since_s = parameters.number("since_s", 0, kMaxSince_s).value_or(0);
   const bool series = parameters.flag("series").value_or(false);
   if (!pid) parameters.reject("pid");
   if (!probe) parameters.reject("probe");
   if (refuse_bad(parameters, outcome)) return;
-  const Result<StacksReport> report = backend_.stacks(static_cast<int32_t>(*pid), *probe, since_s, series);
+  const auto stacks = [&](ProbeKind kind) {
+    return backend_.stacks(static_cast<int32_t>(*pid), kind, since_s, series);
+  };
+  Result<StacksReport> report = stacks(*probe);
+  if (report && off_cpu) {
+    // Half of it would be taken for the whole: both or none.
+    Result<StacksReport> run_queue = stacks(ProbeKind::kRunQueue);
+    report = run_queue ? off_cpu_report(std::move(*report), std::move(*run_queue)) : std::move(run_queue);
+  }
   if (!report) {
     append_process_error(outcome.output, report.error(), *pid);
     return;
@@ -234,6 +256,65 @@ void Dispatcher::get_alert(const VarlinkCall& call, Outcome& outcome) const {
     write_alert(json, *alert);
     json.end_object();
   });
+}
+
+void Dispatcher::add_watch(const VarlinkCall& call, Outcome& outcome) const {
+  Parameters parameters(call.parameters);
+  WatchRule rule;
+  rule.id = parameters.text("id").value_or("");
+  rule.name = parameters.text("name");
+  rule.exe = parameters.text("exe");
+  rule.cmdline = parameters.text("cmdline");
+  rule.cgroup = parameters.text("cgroup");
+  rule.unit = parameters.text("unit");
+  rule.user = parameters.text("user");
+  const std::optional<int64_t> pid = parameters.integer("pid", 1, std::numeric_limits<int32_t>::max());
+  if (pid) rule.pid = static_cast<int32_t>(*pid);
+  const auto start_time_ns = parameters.integer("start_time_ns", 0, std::numeric_limits<int64_t>::max());
+  if (start_time_ns && !pid) parameters.reject("start_time_ns");
+  const auto probes = parameters.texts("probes");
+  // Which frequencies there are is the rule's own matter, and its message says so.
+  rule.frequency_hz = parameters.number("frequency", 0, std::numeric_limits<double>::max()).value_or(rule.frequency_hz);
+  rule.children = parameters.flag("children").value_or(false);
+  if (refuse_bad(parameters, outcome)) return;
+  if (probes) {
+    auto kinds = parse_probes(*probes);
+    if (!kinds) return append_watch_error(outcome.output, kinds.error());
+    rule.probes = std::move(*kinds);
+  }
+  const Result<std::string> id = backend_.add_watch(std::move(rule), start_time_ns);
+  if (!id) return append_watch_error(outcome.output, id.error());
+  append_reply(outcome.output, false, [&](JsonWriter& json) {
+    json.begin_object();
+    json.member("id", *id);
+    json.end_object();
+  });
+}
+
+void Dispatcher::remove_watch(const VarlinkCall& call, Outcome& outcome) const {
+  Parameters parameters(call.parameters);
+  const std::optional<std::string> id = parameters.text("id");
+  if (!id) parameters.reject("id");
+  if (refuse_bad(parameters, outcome)) return;
+  if (const Result<void> removed = backend_.remove_watch(*id); !removed) {
+    append_error(outcome.output, control_error::kNoSuchWatch, [&](JsonWriter& json) {
+      json.begin_object();
+      json.member("id", *id);
+      json.member("message", removed.error().message());
+      json.end_object();
+    });
+    return;
+  }
+  append_reply(outcome.output, false, [](JsonWriter& json) {
+    json.begin_object();
+    json.end_object();
+  });
+}
+
+void Dispatcher::list_watches(const VarlinkCall& call, Outcome& outcome) const {
+  if (refuse_bad(Parameters(call.parameters), outcome)) return;
+  const std::vector<WatchRow> rows = backend_.watches();
+  append_list(outcome.output, "watches", [&](JsonWriter& json) { return write_watch_list(json, rows); });
 }
 
 void Dispatcher::subscribe(const VarlinkCall& call, Outcome& outcome) const {

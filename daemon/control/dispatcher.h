@@ -36,11 +36,12 @@ struct Outcome {
   std::optional<Subscription> subscription;  ///< the call goes on: nothing else is answered on this connection
 };
 
-/// Answers requests of the interfaces io.stackwatch and org.varlink.service. No I/O of its own.
+/// Answers requests of the interfaces io.stackwatch and org.varlink.service. No I/O and no state of its own: what
+/// changes is the backend.
 class Dispatcher {
  public:
   /// Both outlive the dispatcher.
-  Dispatcher(const ControlBackend& backend, const ControlCounters& counters) : backend_(backend), counters_(counters) {}
+  Dispatcher(ControlBackend& backend, const ControlCounters& counters) : backend_(backend), counters_(counters) {}
 
   [[nodiscard]] Outcome handle(std::string_view message, const Peer& peer) const;
 
@@ -57,9 +58,12 @@ class Dispatcher {
   void get_stacks(const VarlinkCall& call, Outcome& outcome) const;
   void list_alerts(const VarlinkCall& call, Outcome& outcome) const;
   void get_alert(const VarlinkCall& call, Outcome& outcome) const;
+  void add_watch(const VarlinkCall& call, Outcome& outcome) const;
+  void remove_watch(const VarlinkCall& call, Outcome& outcome) const;
+  void list_watches(const VarlinkCall& call, Outcome& outcome) const;
   void subscribe(const VarlinkCall& call, Outcome& outcome) const;
 
-  const ControlBackend& backend_;
+  ControlBackend& backend_;
   const ControlCounters& counters_;
 };
 

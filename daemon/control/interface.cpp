@@ -48,7 +48,11 @@ type Probe (on_cpu, blocked, run_queue, memory, page_fault)
 
 type AlertState (pending, firing, resolved)
 
-type Metric (on_cpu, run_queue, switches, faults, rss, io)
+# What a rule and GetStacks may name besides: blocked and run_queue together.
+type ProbeName (on_cpu, off_cpu, blocked, run_queue, memory, page_fault)
+
+# `stacks` orders no processes: see GetRanking.
+type Metric (on_cpu, run_queue, switches, faults, rss, io, stacks)
 
 type Contributor (frame: string, before: float, after: float)
 
@@ -106,7 +110,47 @@ type Attachment (
   samples: int,
   # distinct ones so far
   stacks: int,
-  lost: Losses
+  lost: Losses,
+  # why a probe that was asked for is missing
+  problem: ?string
+)
+
+# One process's part in an unusual stack; in cores, on a CPU.
+type StackShare (process: Process, before_cores: float, now_cores: float)
+
+# A stack that is on a CPU more or less often than in its own past, on the whole machine.
+type UnusualStack (
+  # root first
+  frames: []string,
+  # about a number of standard deviations; negative: less often
+  score: float,
+  before_cores: float,
+  now_cores: float,
+  # largest change first
+  processes: []StackShare
+)
+
+# A watch rule: all matchers that it has must hold. Globs, but for pid.
+type Watch (
+  id: string,
+  name: ?string,
+  exe: ?string,
+  cmdline: ?string,
+  cgroup: ?string,
+  unit: ?string,
+  user: ?string,
+  pid: ?int,
+  probes: []Probe,
+  # samples of on_cpu per second of CPU time
+  frequency: float,
+  # with all descendants
+  children: bool,
+  # from a file; else added at run time
+  configured: bool,
+  # the file and line
+  source: string,
+  # attached by it now, children included
+  processes: int
 )
 
 # In samples (on_cpu), nanoseconds (blocked, run_queue), bytes (memory) or faults (page_fault).
@@ -133,6 +177,8 @@ method GetStatus() -> (
   tasks: int,
   suspects: int,
   attachments: int,
+  # processes that the survey samples
+  surveyed: int,
   watch_rules: int,
   functions: int,
   alerts_pending: int,
@@ -152,21 +198,24 @@ method GetStatus() -> (
   warnings: []string
 )
 
-# Best first: by score, or by a metric. 20 rows unless a limit is given.
-method GetRanking(limit: ?int, by: ?Metric) -> (ranking: []RankingRow, omitted: ?int)
+# Best first: by score, or by a metric: then `ranking` is there. By stacks: then `stacks` is there, most unusual first.
+# 20 rows unless a limit is given.
+method GetRanking(limit: ?int, by: ?Metric) -> (ranking: ?[]RankingRow, stacks: ?[]UnusualStack, omitted: ?int)
 
 method ListAttachments() -> (attachments: []Attachment, omitted: ?int)
 
 # The stacks of one process, largest value first; on_cpu unless told otherwise; as far back as is kept where no
-# since_s is given.
-method GetStacks(pid: int, probe: ?Probe, since_s: ?float, series: ?bool) -> (
+# since_s is given. By off_cpu, a stack's value is its sum of blocked and run_queue.
+method GetStacks(pid: int, probe: ?ProbeName, since_s: ?float, series: ?bool) -> (
   process: Process,
-  probe: Probe,
+  probe: ProbeName,
   # how far back the values reach
   window_s: float,
   # length of a step of the series
   step_s: ?float,
   total: int,
+  # with off_cpu: how much of the total is waiting for a CPU
+  run_queue: ?int,
   stacks: []Stack,
   omitted: ?int,
   lost: Losses
@@ -180,6 +229,38 @@ method GetAlert(id: string) -> (alert: Alert)
 # Call it with `more`. With `since`, what ListAlerts would answer comes first, oldest first; then every change of an
 # alert as it happens, until the client goes. A client that does not read is disconnected.
 method Subscribe(since: ?string, state: ?AlertState) -> (alert: Alert)
+
+# For root. The rule is in force when this answers: processes that match are attached. It lasts until it is removed or
+# the daemon ends; with a pid, until that process has ended with all children that it brought in. Of several rules that
+# match a process the first of these wins: added ones with a pid, those of the configuration, other added ones. A pid is
+# one of the daemon's pid namespace; start_time_ns, which is when that process began by CLOCK_BOOTTIME, makes sure that it
+# is the caller's too. Probes are on_cpu, the frequency 99, and children false unless told otherwise.
+method AddWatch(
+  id: ?string,
+  name: ?string,
+  exe: ?string,
+  cmdline: ?string,
+  cgroup: ?string,
+  unit: ?string,
+  user: ?string,
+  pid: ?int,
+  start_time_ns: ?int,
+  probes: ?[]ProbeName,
+  frequency: ?float,
+  children: ?bool
+) -> (id: string)
+
+# For root. Rules of the configuration cannot be removed. What was attached by the rule alone is dropped at the next tick.
+method RemoveWatch(id: string) -> ()
+
+# Those of the configuration first.
+method ListWatches() -> (watches: []Watch, omitted: ?int)
+
+# The rule makes no sense.
+error InvalidWatch (message: string)
+
+# There is no rule with this id among those that may be removed.
+error NoSuchWatch (id: string, message: string)
 
 error NoSuchProcess (pid: int, message: string)
 

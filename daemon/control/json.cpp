@@ -63,6 +63,12 @@ void write_strings(JsonWriter& json, const std::vector<std::string>& texts) {
   json.end_array();
 }
 
+void write_probes(JsonWriter& json, const std::vector<ProbeKind>& probes) {
+  json.begin_array();
+  for (const ProbeKind probe : probes) json.value(to_string(probe));
+  json.end_array();
+}
+
 void write_contributors(JsonWriter& json, const std::vector<Alert::Contributor>& contributors) {
   json.begin_array();
   for (const Alert::Contributor& contributor : contributors) {
@@ -99,9 +105,7 @@ void write_attachment_row(JsonWriter& json, const AttachmentRow& row) {
   json.key("process");
   write_process(json, row.process);
   json.key("probes");
-  json.begin_array();
-  for (const ProbeKind probe : row.probes) json.value(to_string(probe));
-  json.end_array();
+  write_probes(json, row.probes);
   json.member("frequency_hz", row.frequency_hz);
   json.member("since", format_utc(row.since_ns));
   json.member("reason", row.reason);
@@ -109,6 +113,51 @@ void write_attachment_row(JsonWriter& json, const AttachmentRow& row) {
   json.member("stacks", row.stacks);
   json.key("lost");
   write_losses(json, row.lost);
+  if (!row.problem.empty()) json.member("problem", row.problem);
+  json.end_object();
+}
+
+void write_unusual_stack(JsonWriter& json, const UnusualStack& stack) {
+  json.begin_object();
+  json.key("frames");
+  write_strings(json, stack.frames);
+  json.member("score", stack.score);
+  json.member("before_cores", stack.before_cores);
+  json.member("now_cores", stack.now_cores);
+  json.key("processes");
+  json.begin_array();
+  for (const UnusualStack::Share& share : stack.processes) {
+    json.begin_object();
+    json.key("process");
+    write_process(json, share.process);
+    json.member("before_cores", share.before_cores);
+    json.member("now_cores", share.now_cores);
+    json.end_object();
+  }
+  json.end_array();
+  json.end_object();
+}
+
+void write_watch_row(JsonWriter& json, const WatchRow& row) {
+  const auto optional_member = [&json](const char* name, const auto& value) {
+    if (value) json.member(name, *value);
+  };
+  json.begin_object();
+  json.member("id", row.rule.id);
+  optional_member("name", row.rule.name);
+  optional_member("exe", row.rule.exe);
+  optional_member("cmdline", row.rule.cmdline);
+  optional_member("cgroup", row.rule.cgroup);
+  optional_member("unit", row.rule.unit);
+  optional_member("user", row.rule.user);
+  optional_member("pid", row.rule.pid);
+  json.key("probes");
+  write_probes(json, row.rule.probes);
+  json.member("frequency", row.rule.frequency_hz);
+  json.member("children", row.rule.children);
+  json.member("configured", row.configured);
+  json.member("source", row.rule.source);
+  json.member("processes", row.processes);
   json.end_object();
 }
 
@@ -227,6 +276,7 @@ void write_status(JsonWriter& json, const Status& status) {
   json.member("tasks", status.tasks);
   json.member("suspects", status.suspects);
   json.member("attachments", status.attachments);
+  json.member("surveyed", status.surveyed);
   json.member("watch_rules", status.watch_rules);
   json.member("functions", status.functions);
   json.member("alerts_pending", status.alerts_pending);
@@ -251,15 +301,24 @@ size_t write_attachment_list(JsonWriter& json, const std::vector<AttachmentRow>&
   return write_list(json, rows, [&json](const AttachmentRow& row) { write_attachment_row(json, row); });
 }
 
+size_t write_unusual_stack_list(JsonWriter& json, const std::vector<UnusualStack>& stacks) {
+  return write_list(json, stacks, [&json](const UnusualStack& stack) { write_unusual_stack(json, stack); });
+}
+
+size_t write_watch_list(JsonWriter& json, const std::vector<WatchRow>& rows) {
+  return write_list(json, rows, [&json](const WatchRow& row) { write_watch_row(json, row); });
+}
+
 void write_stacks(JsonWriter& json, const StacksReport& report) {
   const bool series = report.step_s > 0;
   json.begin_object();
   json.key("process");
   write_process(json, report.process);
-  json.member("probe", to_string(report.probe));
+  json.member("probe", report.waits ? std::string_view("off_cpu") : to_string(report.probe));
   json.member("window_s", report.window_s);
   if (series) json.member("step_s", report.step_s);
   json.member("total", report.total);
+  if (report.waits) json.member("run_queue", report.waits->run_queue);
   json.key("stacks");
   const size_t omitted =
       write_list(json, report.rows, [&](const StacksReport::Row& row) { write_stack_row(json, row, series); });

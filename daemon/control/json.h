@@ -78,6 +78,8 @@ void write_status(JsonWriter& json, const Status& status);
 [[nodiscard]] size_t write_alert_list(JsonWriter& json, const std::vector<Alert>& alerts);
 [[nodiscard]] size_t write_ranking_list(JsonWriter& json, const std::vector<RankingRow>& rows);
 [[nodiscard]] size_t write_attachment_list(JsonWriter& json, const std::vector<AttachmentRow>& rows);
+[[nodiscard]] size_t write_unusual_stack_list(JsonWriter& json, const std::vector<UnusualStack>& stacks);
+[[nodiscard]] size_t write_watch_list(JsonWriter& json, const std::vector<WatchRow>& rows);
 /// An object that holds the list as "stacks" and, where some are left out, "omitted".
 void write_stacks(JsonWriter& json, const StacksReport& report);
 

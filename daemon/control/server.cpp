@@ -52,7 +52,7 @@ struct ControlServer::Client {
   Source source;
 };
 
-Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, const ControlBackend& backend,
+Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, ControlBackend& backend,
                                                             const ControlOptions& options) {
   Result<Listener> listener = Listener::open(options.path, options.group);
   if (!listener) return Failure(listener.error());
@@ -73,7 +73,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, cons
   return server;
 }
 
-ControlServer::ControlServer(const ControlBackend& backend) : dispatcher_(backend, counters_) {}
+ControlServer::ControlServer(ControlBackend& backend) : dispatcher_(backend, counters_) {}
 ControlServer::~ControlServer() = default;
 
 int ControlServer::on_listen(sd_event_source* /*source*/, int /*fd*/, uint32_t /*events*/, void* server) {

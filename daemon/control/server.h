@@ -33,7 +33,7 @@ class ControlServer {
 
   /// Listens and adds its own sources to `loop`, at a lower priority than the default, so that clients cannot starve a
   /// tick. The loop and the backend outlive the server. Errors: as Listener::open(), and what sd-event says.
-  [[nodiscard]] static Result<std::unique_ptr<ControlServer>> start(sd_event* loop, const ControlBackend& backend,
+  [[nodiscard]] static Result<std::unique_ptr<ControlServer>> start(sd_event* loop, ControlBackend& backend,
                                                                     const ControlOptions& options = {});
   /// Disconnects everybody and removes the socket.
   ~ControlServer();
@@ -50,7 +50,7 @@ class ControlServer {
   struct Client;
   struct Listening;
 
-  explicit ControlServer(const ControlBackend& backend);
+  explicit ControlServer(ControlBackend& backend);
   static int on_listen(sd_event_source* source, int fd, unsigned events, void* server);
   static int on_client(sd_event_source* source, int fd, unsigned events, void* client);
   static int on_pause_over(sd_event_source* source, uint64_t usec, void* server);

@@ -143,6 +143,19 @@ std::optional<std::string> Parameters::text(const char* name) {
   return std::nullopt;
 }
 
+std::optional<std::vector<std::string>> Parameters::texts(const char* name) {
+  const rapidjson::Value* value = take(name);
+  if (value == nullptr) return std::nullopt;
+  std::vector<std::string> all;
+  for (const auto* item = value->IsArray() ? value->Begin() : nullptr; item != nullptr && item != value->End();
+       ++item) {
+    if (item->IsString()) all.emplace_back(item->GetString(), item->GetStringLength());
+  }
+  if (value->IsArray() && all.size() == value->Size()) return all;
+  reject(name);
+  return std::nullopt;
+}
+
 std::optional<std::string> Parameters::bad() const {
   if (bad_) return bad_;
   for (const auto& member : object_.GetObject()) {

@@ -62,6 +62,7 @@ class Parameters {
   [[nodiscard]] std::optional<double> number(const char* name, double low, double high);
   [[nodiscard]] std::optional<bool> flag(const char* name);
   [[nodiscard]] std::optional<std::string> text(const char* name);
+  [[nodiscard]] std::optional<std::vector<std::string>> texts(const char* name);
   /// Marks a parameter as bad for a reason that only the caller knows.
   void reject(const char* name);
   [[nodiscard]] std::optional<std::string> bad() const;

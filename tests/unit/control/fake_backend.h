@@ -88,7 +88,8 @@ class FakeBackend final : public ControlBackend {
     stack.processes = {{process(kAttachedPid, "redis-server"), 0.1, 0.3}};
     return std::vector(std::min<size_t>(limit, 1), stack);
   }
-  [[nodiscard]] Result<std::string> add_watch(WatchRule rule) override {
+  [[nodiscard]] Result<std::string> add_watch(WatchRule rule, std::optional<uint64_t> start_time_ns) override {
+    last_start_time_ns = start_time_ns;
     if (rule.pid == 1) return fail("add a watch rule", "no room");
     if (rule.frequency_hz > 1000) return fail(ErrorKind::kUsage, "watch rule, frequency", "too high");
     if (rule.id.empty()) rule.id = "added-1";
@@ -145,7 +146,7 @@ class FakeBackend final : public ControlBackend {
   StacksReport stacks_report = {
       {}, ProbeKind::kOnCpu, 0, 0, 100, {{{"main", "work"}, 70, {30, 40}}, {{"main", "idle"}, 30, {20, 10}}}, {}};
   mutable std::string last_by;
-
+  std::optional<uint64_t> last_start_time_ns;
   std::vector<WatchRow> watches_;
 };
 
