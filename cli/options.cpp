@@ -134,7 +134,8 @@ void add_run(CLI::App& app, Typed& typed) {
       ->capture_default_str();
   add_rule_options(run, typed);
   run.footer(
-      "COMMAND stands behind --. It gets the signals, and its exit code is passed on. While it runs: stackwatch attachments.\n"
+      "COMMAND stands behind --. It gets the signals, and its exit code is passed on. While it runs: stackwatch "
+      "attachments.\n"
       "Example:\n  stackwatch run --probe on_cpu,off_cpu -- make -j2");
 }
 
@@ -219,6 +220,7 @@ Result<void> check_rule(const WatchRequest& request, std::optional<int32_t> pid)
   if (const auto checked = checked_rule(std::move(rule)); !checked) {
     Error error = checked.error();
     error.what = "watch rule" + (error.what.empty() ? "" : ", " + error.what);
+    if (error.hint.empty()) error.hint = "see stackwatch watch add --help";
     return Failure(std::move(error));
   }
   return {};

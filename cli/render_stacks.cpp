@@ -28,6 +28,12 @@ std::string value_text(double value, std::string_view probe) {
   return count_text(value) + (probe == "page_fault" ? " faults" : " samples");
 }
 
+/// A value of a table whose heading tells the unit.
+std::string cell_text(double value, std::string_view probe) {
+  const bool is_count = probe == "on_cpu" || probe == "page_fault";
+  return is_count ? count_text(value) : value_text(value, probe);
+}
+
 std::string heading(const JsonValue& report) {
   const std::string_view probe = text_of(report, "probe");
   std::string waits;
@@ -174,6 +180,7 @@ std::string render_series(const JsonValue& report, const Style& style) {
   }
   const size_t steps_per_sum = std::max<size_t>(1, (steps + kSeriesSteps - 1) / kSeriesSteps);
   const double step_s = number_of(report, "step_s").value_or(0);
+  const std::string_view probe = text_of(report, "probe");
 
   std::vector<Table::Column> columns;
   for (size_t begin = 0; begin < steps; begin += steps_per_sum) {
@@ -187,9 +194,9 @@ std::string render_series(const JsonValue& report, const Style& style) {
   for (const JsonValue& stack : stacks.GetArray()) {
     if (rows++ == kSeriesRows) break;
     std::vector<std::string> cells;
-    for (const double sum : sum_steps(array_of(stack, "series"), steps_per_sum)) cells.push_back(count_text(sum));
+    for (const double sum : sum_steps(array_of(stack, "series"), steps_per_sum)) cells.push_back(cell_text(sum, probe));
     cells.resize(sums, "-");
-    cells.push_back(count_text(static_cast<double>(integer_of(stack, "value"))));
+    cells.push_back(cell_text(static_cast<double>(integer_of(stack, "value")), probe));
     cells.push_back(leaf_text(stack));
     table.add(std::move(cells));
   }

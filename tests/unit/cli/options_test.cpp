@@ -50,6 +50,23 @@ TEST(OptionsTest, WrongUseIsOneLineWithAHint) {
       {"show"},
       {"show", "a", "b"},
       {"status", "top"},
+      {"watch"},
+      {"watch", "change"},
+      {"watch", "add"},
+      {"watch", "add", "--name", "["},
+      {"watch", "add", "--exe", "redis"},
+      {"watch", "add", "--pid", "0"},
+      {"watch", "add", "--name", "x", "--probe", "of_cpu"},
+      {"watch", "add", "--name", "x", "-F", "5000"},
+      {"watch", "add", "--name", "x", "--id", "a b"},
+      {"watch", "remove"},
+      {"watch", "list", "x"},
+      {"run"},
+      {"run", "--"},
+      {"run", "--", ""},
+      {"run", "ls", "-l"},
+      {"run", "-F", "0", "--", "ls"},
+      {"run", "--probe", "cpu", "--", "ls"},
   };
   for (const auto& arguments : cases) {
     const auto parsed = parse(arguments);
@@ -70,6 +87,14 @@ TEST(OptionsTest, EveryVerbHelpsWithAnExample) {
     EXPECT_NE(parsed->text.find("--socket"), std::string::npos);
     EXPECT_NE(parsed->text.find("--json"), std::string::npos);
   }
+  for (const char* verb : {"add", "remove", "list"}) {
+    const auto parsed = parse({"watch", verb, "--help"});
+    ASSERT_TRUE(parsed) << verb;
+    EXPECT_NE(parsed->text.find("Example:\n  stackwatch watch " + std::string(verb)), std::string::npos)
+        << parsed->text;
+  }
+  EXPECT_NE(parse({"watch", "--help"})->text.find("Example:\n  stackwatch watch add"), std::string::npos);
+  EXPECT_NE(parse({"run", "--help"})->text.find("Example:\n  stackwatch run"), std::string::npos);
   EXPECT_NE(parse({"--help"})->text.find("attachments"), std::string::npos);
   EXPECT_TRUE(parse({"--version"})->text.starts_with("stackwatch "));
 }
@@ -103,6 +128,32 @@ TEST(OptionsTest, AreUnderstood) {
   EXPECT_EQ(options({"stacks", "1", "--format", "folded"}).format, StacksFormat::kFolded);
 
   EXPECT_EQ(options({"show", "abc-1"}).alert_id, "abc-1");
+  EXPECT_EQ(options({"top", "--by", "stacks"}).top_by, "stacks");
+  EXPECT_EQ(options({"stacks", "1", "--probe", "off_cpu"}).probe, "off_cpu");
+}
+
+TEST(OptionsTest, WatchRulesAreUnderstood) {
+  const Options add = options({"watch", "add", "--name", "a*", "--user", "u", "--pid", "7", "--probe", "on_cpu,off_cpu",
+                               "-F", "49", "--children", "--id", "mine", "--json"});
+  EXPECT_EQ(add.verb, Verb::kWatchAdd);
+  EXPECT_EQ(add.watch.name, "a*");
+  EXPECT_EQ(add.watch.user, "u");
+  EXPECT_EQ(add.watch.pid, 7);
+  EXPECT_EQ(add.watch.probes, (std::vector<std::string>{"on_cpu", "off_cpu"}));
+  EXPECT_EQ(add.watch.frequency_hz, 49);
+  EXPECT_EQ(add.watch.id, "mine");
+  EXPECT_TRUE(add.watch.children && add.json);
+  EXPECT_FALSE(add.watch.exe || add.watch.cmdline || add.watch.cgroup || add.watch.unit);
+  EXPECT_EQ(options({"watch", "remove", "mine"}).watch_id, "mine");
+  EXPECT_EQ(options({"watch", "list"}).verb, Verb::kWatchList);
+}
+
+TEST(OptionsTest, WhatIsBehindTheDashesOfRunBelongsToTheCommand) {
+  const Options run = options({"run", "--socket", "/tmp/x", "-F", "199", "--", "make", "--help", "--", "-F"});
+  EXPECT_EQ(run.verb, Verb::kRun);
+  EXPECT_EQ(run.socket, "/tmp/x");
+  EXPECT_EQ(run.watch.frequency_hz, 199);
+  EXPECT_EQ(run.command, (std::vector<std::string>{"make", "--help", "--", "-F"}));
 }
 
 TEST(OptionsTest, AlertsSinceIsADurationBeforeNowOrATime) {

@@ -16,82 +16,10 @@
 #include <vector>
 
 #include "tests/unit/cli/fake_daemon.h"
+#include "tests/unit/cli/program.h"
 
 namespace stackwatch {
 namespace {
-
-struct Finished {
-  int exit_code = -1;  ///< 128 and the signal where one ended it
-  std::string out;
-  std::string err;
-};
-
-/// The real program, started and not yet waited for.
-class Program {
- public:
-  /// `stdout_fd` -1: read by finish().
-  explicit Program(std::vector<std::string> arguments, int stdout_fd = -1) {
-    int out[2];
-    int err[2];
-    EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
-    EXPECT_EQ(pipe2(err, O_CLOEXEC), 0);
-    arguments.insert(arguments.begin(), "stackwatch");
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(stdout_fd >= 0 ? stdout_fd : out[1], STDOUT_FILENO);
-      dup2(err[1], STDERR_FILENO);
-      execv(STACKWATCH_PROGRAM, argv.data());
-      _exit(127);
-    }
-    close(out[1]);
-    close(err[1]);
-    out_.reset(out[0]);
-    err_.reset(err[0]);
-  }
-  ~Program() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-
-  /// The next line of standard output, with its end.
-  std::string line() const {
-    std::string text;
-    char c = 0;
-    while (!text.ends_with('\n') && read(out_.get(), &c, 1) == 1) text += c;
-    return text;
-  }
-  void close_output() { out_.reset(); }
-  Finished finish() {
-    Finished result;
-    if (out_) result.out = rest_of(out_.get());
-    result.err = rest_of(err_.get());
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return result;
-  }
-
- private:
-  static std::string rest_of(int fd) {
-    std::string text;
-    char chunk[65536];
-    for (ssize_t count = 0; (count = read(fd, chunk, sizeof(chunk))) > 0;)
-      text.append(chunk, static_cast<size_t>(count));
-    return text;
-  }
-  pid_t pid_ = 0;
-  UniqueFd out_;
-  UniqueFd err_;
-};
-
-Finished run(std::vector<std::string> arguments) { return Program(std::move(arguments)).finish(); }
 
 rapidjson::Document parse(const std::string& text) {
   rapidjson::Document document;
@@ -117,14 +45,6 @@ class ProgramTest : public testing::Test {
   FakeDaemon daemon_;
 };
 
-void expect_one_line_error(const Finished& result, int exit_code) {
-  EXPECT_EQ(result.exit_code, exit_code) << result.err;
-  EXPECT_EQ(result.out, "");
-  EXPECT_TRUE(result.err.starts_with("stackwatch: ")) << result.err;
-  EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.err;
-  EXPECT_TRUE(result.err.ends_with(")\n")) << "no hint: " << result.err;
-}
-
 TEST_F(ProgramTest, WrongUseIsTwo) {
   expect_one_line_error(run({}), 2);
   expect_one_line_error(run({"frobnicate"}), 2);
@@ -142,6 +62,8 @@ TEST_F(ProgramTest, WhatTheDaemonRefusesIsOne) {
   EXPECT_EQ(ask({"stacks", "1"}).exit_code, 1);
   expect_one_line_error(ask({"stacks", "4712"}), 1);
   expect_one_line_error(ask({"show", "nothing"}), 1);
+  EXPECT_EQ(ask({"watch", "remove", "nothing"}).exit_code, 1);
+  EXPECT_EQ(ask({"watch", "add", "--pid", "1"}).exit_code, 1);
 }
 
 TEST_F(ProgramTest, AFullDiskIsAnError) {
@@ -172,6 +94,11 @@ TEST_F(ProgramTest, EveryVerbAnswersInJson) {
   EXPECT_EQ(parse(ask({"alerts", "--json"}).out)["alerts"].Size(), 2U);
   EXPECT_EQ(parse(ask({"alerts", "--json", "--state", "firing"}).out)["alerts"].Size(), 1U);
   EXPECT_EQ(parse(ask({"alerts", "--json", "--since", "2026-01-01T00:00:00Z"}).out)["alerts"].Size(), 1U);
+  EXPECT_EQ(parse(ask({"top", "--by", "stacks", "--json"}).out)["stacks"].Size(), 1U);
+  EXPECT_STREQ(parse(ask({"stacks", "4711", "--json", "--probe", "off_cpu"}).out)["probe"].GetString(), "off_cpu");
+  EXPECT_STREQ(parse(ask({"watch", "add", "--name", "x", "--json"}).out)["id"].GetString(), "added-1");
+  EXPECT_EQ(parse(ask({"watch", "list", "--json"}).out)["watches"].Size(), 1U);
+  EXPECT_STREQ(parse(ask({"watch", "remove", "added-1", "--json"}).out)["id"].GetString(), "added-1");
   EXPECT_STREQ(parse(ask({"show", "old", "--json"}).out)["resolution"].GetString(), "back to its baseline");
 }
 
@@ -179,6 +106,8 @@ TEST_F(ProgramTest, EveryVerbAnswersInPlainTextWhereNoTerminalIs) {
   for (const auto& arguments : std::vector<std::vector<std::string>>{{"status"},
                                                                      {"top"},
                                                                      {"top", "--once"},
+                                                                     {"top", "--by", "stacks"},
+                                                                     {"watch", "list"},
                                                                      {"attachments"},
                                                                      {"stacks", "4711"},
                                                                      {"stacks", "4711", "--series"},
@@ -340,6 +269,13 @@ TEST_F(ProgramTest, TopOnATerminalIsRefreshedAndGivesTheScreenBack) {
   EXPECT_TRUE(terminal.shows("\x1b[?1049l")) << terminal.seen();
   EXPECT_EQ(terminal.wait(), 0);
   EXPECT_TRUE(terminal.echoes());
+}
+
+TEST_F(ProgramTest, TopByStacksOnATerminalIsRefreshedToo) {
+  Terminal terminal({"top", "--by", "stacks", "--socket", daemon_.path});
+  EXPECT_TRUE(terminal.shows("dictFind < aeMain < main", 2)) << terminal.seen();
+  terminal.type("q");
+  EXPECT_EQ(terminal.wait(), 0);
 }
 
 TEST_F(ProgramTest, TopGivesTheScreenBackWhenItIsInterruptedOrTheDaemonEnds) {

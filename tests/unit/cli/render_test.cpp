@@ -48,13 +48,16 @@ bool has_control_characters(const std::string& text) {
 }
 
 TEST(Render, AnEmptyOrForeignReplyIsShownAsMissing) {
-  for (const char* text :
-       {"{}", R"({"ranking":1,"attachments":{},"alerts":null,"stacks":"x","process":[],"warnings":1})",
-        R"({"ranking":[1,null],"attachments":["x"],"alerts":[[]],"stacks":[{}],"lost":[]})"}) {
+  for (
+      const char* text :
+      {"{}", R"({"ranking":1,"attachments":{},"watches":1,"alerts":null,"stacks":"x","process":[],"warnings":1})",
+       R"({"ranking":[1,null],"attachments":["x"],"watches":[1,{"pid":"x","probes":[1]}],"alerts":[[]],"stacks":[{}],"lost":[]})"}) {
     const auto json = parse(text);
     EXPECT_FALSE(render_status(json, kPlain).empty());
     EXPECT_FALSE(render_ranking(json, kPlain).empty());
     EXPECT_FALSE(render_attachments(json, kPlain).empty());
+    EXPECT_FALSE(render_unusual_stacks(json, kPlain).empty());
+    EXPECT_FALSE(render_watches(json, kPlain).empty());
     EXPECT_FALSE(render_alerts(json, kPlain).empty());
     EXPECT_FALSE(render_alert(json, kPlain).empty());
     EXPECT_FALSE(render_alert_line(json, kPlain).empty());
@@ -77,6 +80,12 @@ TEST(Render, HostileNamesReachNoTerminal) {
 
   const auto alert_json = parse(alert_to_json(alert));
   const auto stacks = stacks_of(backend, ProbeKind::kOnCpu, true);
+  UnusualStack unusual;
+  unusual.frames = {kHostile};
+  unusual.processes = {{FakeBackend::process(1, kHostile), 0, 0}};
+  WatchRow watch;
+  watch.rule.id = watch.rule.source = kHostile;
+  watch.rule.cmdline = kHostile;
   const std::string texts[] = {
       render_status(made_by([&](JsonWriter& json) { write_status(json, backend.status()); }), kPlain),
       render_ranking(
@@ -88,6 +97,9 @@ TEST(Render, HostileNamesReachNoTerminal) {
       render_alerts(listed("alerts", [&](JsonWriter& json) { return write_alert_list(json, {alert}); }), kPlain),
       render_alert(alert_json, kPlain),
       render_alert_line(alert_json, kPlain),
+      render_unusual_stacks(
+          listed("stacks", [&](JsonWriter& json) { return write_unusual_stack_list(json, {unusual}); }), kPlain),
+      render_watches(listed("watches", [&](JsonWriter& json) { return write_watch_list(json, {watch}); }), kPlain),
       render_stack_tree(stacks),
       render_folded(stacks),
       render_series(stacks, kPlain),
@@ -201,7 +213,73 @@ TEST(Render, StatusShowsLossesAndWarnings) {
   status.lost[LossReason::kMapFull] = 7;
   const std::string text = render_status(made_by([&](JsonWriter& json) { write_status(json, status); }), kPlain);
   EXPECT_NE(text.find("7 map_full"), std::string::npos) << text;
+  EXPECT_NE(text.find("17 surveyed"), std::string::npos) << text;
   EXPECT_NE(text.find("no BTF"), std::string::npos) << text;
+}
+
+TEST(Render, AttachmentsShowWhatIsMissing) {
+  const FakeBackend backend;
+  const auto json =
+      listed("attachments", [&](JsonWriter& writer) { return write_attachment_list(writer, backend.attachments()); });
+  EXPECT_NE(render_attachments(json, kPlain).find("none  attach off_cpu: the map is full\n"), std::string::npos);
+}
+
+TEST(Render, AnUnusualStackIsLeafFirstAndShort) {
+  UnusualStack deep;
+  deep.frames = {"main", "a", "b", "c", "d", "leaf"};
+  deep.score = -4.2;
+  deep.before_cores = 0.5;
+  deep.now_cores = 0.125;
+  for (int32_t pid = 1; pid <= 5; ++pid) deep.processes.push_back({FakeBackend::process(pid, "p"), 0, 0});
+  UnusualStack empty;
+  const auto json = listed("stacks", [&](JsonWriter& writer) {
+    return write_unusual_stack_list(writer, {deep, empty});
+  });
+  const std::string text = render_unusual_stacks(json, kPlain);
+  EXPECT_NE(text.find(" -4.2       0.500  0.125  p[1],p[2],p[3] +2  leaf < d < c < b < 2 more\n"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("(no frames)"), std::string::npos) << text;
+  EXPECT_NE(render_unusual_stacks(json, Style{true}).find("\x1b[33m"), std::string::npos) << "a drop strikes too";
+  const std::string narrow = render_unusual_stacks(json, kPlain, 20);
+  for (size_t begin = 0, end = 0; (end = narrow.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    EXPECT_LE(end - begin, 20U);
+  }
+}
+
+TEST(Render, WatchesShowWhatTheyMatchAndWhereTheyComeFrom) {
+  WatchRow file;
+  file.rule.id = "db";
+  file.rule.unit = "postgresql*";
+  file.rule.user = "postgres";
+  file.rule.children = true;
+  file.rule.source = "/etc/x.toml:3";
+  file.processes = 7;
+  WatchRow added;
+  added.rule.id = "added-1";
+  added.rule.pid = 77;
+  added.rule.probes = {ProbeKind::kOnCpu, ProbeKind::kBlocked};
+  added.rule.source = "added at run time";
+  const auto json = listed("watches", [&](JsonWriter& writer) { return write_watch_list(writer, {file, added}); });
+  const std::string text = render_watches(json, kPlain);
+  EXPECT_NE(
+      text.find("db               7  on_cpu          99  yes       unit=postgresql* user=postgres  /etc/x.toml:3\n"),
+      std::string::npos)
+      << text;
+  EXPECT_NE(text.find("on_cpu,blocked  99  no        pid=77 "), std::string::npos) << text;
+}
+
+TEST(Render, OffCpuIsTimeAndTellsWhatWasWaitingForACpu) {
+  FakeBackend backend;
+  backend.stacks_report.total = 2'500'000'000;
+  backend.stacks_report.waits = StacksReport::Waits{500'000'000};
+  backend.stacks_report.rows = {{{"main", "read"}, 2'500'000'000, {1'000'000'000, 1'500'000'000}}};
+  const std::string tree = render_stack_tree(stacks_of(backend));
+  EXPECT_NE(tree.find("off_cpu: 2.5 s in the last 10 m 0 s, 500 ms of it waiting for a CPU"), std::string::npos)
+      << tree;
+  EXPECT_NE(tree.find("100.0 %         2.5 s  main"), std::string::npos) << tree;
+  EXPECT_EQ(render_folded(stacks_of(backend)), "redis-server;main;read 2500000000\n");
+  const std::string series = render_series(stacks_of(backend, ProbeKind::kOnCpu, true), kPlain);
+  EXPECT_NE(series.find(" 1 s  1.5 s  2.5 s  read < main"), std::string::npos) << series;
 }
 
 TEST(Render, JsonIsWrittenAnewWithoutLoss) {

@@ -14,6 +14,27 @@ constexpr Peer kRoot{1, 0, 0};
 constexpr Peer kSomebody{2, 1000, 1000};
 constexpr uint64_t kDay = 1'795'348'800'000'000'000;  // 2026-11-22T12:00:00Z
 
+/// The fields of a reply or type in the interface's text: the names before the colons of its parenthesis.
+std::vector<std::string> declared(std::string_view opening) {
+  std::vector<std::string> names;
+  const size_t at = kStackwatchInterface.find(opening);
+  EXPECT_NE(at, std::string_view::npos) << opening;
+  std::string_view body = kStackwatchInterface.substr(at + opening.size());
+  body = body.substr(0, body.find("\n)"));
+  for (size_t line = body.find('\n'); line != std::string_view::npos; line = body.find('\n', line + 1)) {
+    const std::string_view text = body.substr(line + 3, body.find('\n', line + 1) - line - 3);
+    if (text.starts_with("#")) continue;
+    names.emplace_back(text.substr(0, text.find(':')));
+  }
+  return names;
+}
+
+std::vector<std::string> members(const rapidjson::Value& object) {
+  std::vector<std::string> names;
+  for (const auto& member : object.GetObject()) names.emplace_back(member.name.GetString());
+  return names;
+}
+
 class DispatcherTest : public testing::Test {
  protected:
   Outcome handle(const std::string& message, const Peer& peer = kRoot) { return dispatcher_.handle(message, peer); }
@@ -73,6 +94,18 @@ TEST_F(DispatcherTest, WrongParametersAreNamed) {
       {"io.stackwatch.GetStacks", R"({"pid":4711,"probe":"off"})"},
       {"io.stackwatch.GetStacks", R"({"pid":4711,"since_s":-1})"},
       {"io.stackwatch.GetStacks", R"({"pid":4711,"series":1})"},
+      {"io.stackwatch.AddWatch", R"({"nmae":"x"})"},
+      {"io.stackwatch.AddWatch", R"({"name":5})"},
+      {"io.stackwatch.AddWatch", R"({"pid":0})"},
+      {"io.stackwatch.AddWatch", R"({"pid":4294967297})"},
+      {"io.stackwatch.AddWatch", R"({"name":"x","start_time_ns":1})"},
+      {"io.stackwatch.AddWatch", R"({"pid":5,"start_time_ns":-1})"},
+      {"io.stackwatch.AddWatch", R"({"name":"x","probes":"on_cpu"})"},
+      {"io.stackwatch.AddWatch", R"({"name":"x","probes":["on_cpu",1]})"},
+      {"io.stackwatch.AddWatch", R"({"name":"x","frequency":-1})"},
+      {"io.stackwatch.AddWatch", R"({"name":"x","children":1})"},
+      {"io.stackwatch.RemoveWatch", "{}"},
+      {"io.stackwatch.ListWatches", R"({"all":true})"},
       {"io.stackwatch.ListAlerts", R"({"since":"yesterday"})"},
       {"io.stackwatch.ListAlerts", R"({"since":"2026-11-22T12:00:00"})"},
       {"io.stackwatch.ListAlerts", R"({"state":"burning"})"},
@@ -85,11 +118,90 @@ TEST_F(DispatcherTest, WrongParametersAreNamed) {
   }
 }
 
-TEST_F(DispatcherTest, ChangingIsForRootAndNotThereYet) {
-  EXPECT_EQ(error("io.stackwatch.AddWatch", "{}", kSomebody), "org.varlink.service.PermissionDenied");
-  EXPECT_EQ(error("io.stackwatch.RemoveWatch", "{}", kSomebody), "org.varlink.service.PermissionDenied");
-  EXPECT_EQ(error("io.stackwatch.AddWatch"), "org.varlink.service.MethodNotImplemented");
+TEST_F(DispatcherTest, ChangingIsForRoot) {
+  EXPECT_EQ(error("io.stackwatch.AddWatch", R"({"name":"x"})", kSomebody), "org.varlink.service.PermissionDenied");
+  EXPECT_EQ(error("io.stackwatch.RemoveWatch", R"({"id":"x"})", kSomebody), "org.varlink.service.PermissionDenied");
+  EXPECT_TRUE(backend_.watches_.empty());
   EXPECT_EQ(error("io.stackwatch.GetStatus", "{}", kSomebody), "none");
+  EXPECT_EQ(error("io.stackwatch.ListWatches", "{}", kSomebody), "none");
+}
+
+TEST_F(DispatcherTest, WhatIsWrongWithARuleIsToldInTheDaemonsWords) {
+  const auto invalid = call("io.stackwatch.AddWatch", R"({"name":"x","frequency":5000})");
+  EXPECT_STREQ(invalid["error"].GetString(), "io.stackwatch.InvalidWatch");
+  EXPECT_STREQ(invalid["parameters"]["message"].GetString(), "watch rule, frequency: too high");
+  const auto probe = call("io.stackwatch.AddWatch", R"({"name":"x","probes":["on_cpu","off_cpus"]})");
+  EXPECT_STREQ(probe["error"].GetString(), "io.stackwatch.InvalidWatch");
+  EXPECT_NE(std::string(probe["parameters"]["message"].GetString()).find("off_cpu"), std::string::npos) << "no hint";
+  EXPECT_EQ(error("io.stackwatch.AddWatch", R"({"name":"x","probes":[]})"), "io.stackwatch.InvalidWatch");
+  const auto failed = call("io.stackwatch.AddWatch", R"({"pid":1})");
+  EXPECT_STREQ(failed["error"].GetString(), "io.stackwatch.Failed");
+  EXPECT_STREQ(failed["parameters"]["message"].GetString(), "add a watch rule: no room");
+  EXPECT_TRUE(backend_.watches_.empty());
+  const auto unknown = call("io.stackwatch.RemoveWatch", R"({"id":"x"})");
+  EXPECT_STREQ(unknown["error"].GetString(), "io.stackwatch.NoSuchWatch");
+  EXPECT_STREQ(unknown["parameters"]["id"].GetString(), "x");
+  EXPECT_STREQ(unknown["parameters"]["message"].GetString(), "remove a watch rule: there is no rule x");
+}
+
+TEST_F(DispatcherTest, ARuleArrivesWholeAndIsListedAndRemoved) {
+  const auto added =
+      call("io.stackwatch.AddWatch", R"({"id":"mine","name":"a*","exe":"/b","cmdline":"c","cgroup":"/d",)"
+                                     R"("unit":"e.service","user":"f","pid":7,"start_time_ns":90000000,)"
+                                     R"("probes":["off_cpu","on_cpu"],"frequency":49,"children":true})");
+  EXPECT_STREQ(added["parameters"]["id"].GetString(), "mine");
+  ASSERT_EQ(backend_.watches_.size(), 1U);
+  WatchRule expected;
+  expected.id = "mine";
+  expected.name = "a*";
+  expected.exe = "/b";
+  expected.cmdline = "c";
+  expected.cgroup = "/d";
+  expected.unit = "e.service";
+  expected.user = "f";
+  expected.pid = 7;
+  expected.probes = {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kRunQueue};
+  expected.frequency_hz = 49;
+  expected.children = true;
+  EXPECT_EQ(backend_.watches_[0].rule, expected);
+  EXPECT_EQ(backend_.start_times_ns.back(), 90'000'000U);
+  const auto listed = call("io.stackwatch.ListWatches");
+  EXPECT_EQ(members(listed["parameters"]["watches"][0]), declared("type Watch ("));
+  EXPECT_STREQ(listed["parameters"]["watches"][0]["probes"][2].GetString(), "run_queue");
+  EXPECT_EQ(error("io.stackwatch.RemoveWatch", R"({"id":"mine"})"), "none");
+  EXPECT_EQ(call("io.stackwatch.ListWatches")["parameters"]["watches"].Size(), 0U);
+
+  EXPECT_STREQ(call("io.stackwatch.AddWatch", R"({"name":"b"})")["parameters"]["id"].GetString(), "added-1");
+  WatchRule plain;
+  plain.id = "added-1";
+  plain.name = "b";
+  EXPECT_EQ(backend_.watches_[0].rule, plain) << "what is not given has the configuration's defaults";
+  EXPECT_FALSE(backend_.start_times_ns.back());
+}
+
+TEST_F(DispatcherTest, UnusualStacksAreARankingOfTheirOwn) {
+  const auto reply = call("io.stackwatch.GetRanking", R"({"by":"stacks","limit":5})");
+  ASSERT_EQ(reply["parameters"]["stacks"].Size(), 1U);
+  EXPECT_FALSE(reply["parameters"].HasMember("ranking"));
+  const auto& stack = reply["parameters"]["stacks"][0];
+  EXPECT_EQ(members(stack), declared("type UnusualStack ("));
+  EXPECT_EQ(stack["frames"].Size(), 3U);
+  EXPECT_EQ(stack["processes"][0]["process"]["pid"].GetInt(), FakeBackend::kAttachedPid);
+  EXPECT_DOUBLE_EQ(stack["processes"][0]["now_cores"].GetDouble(), 0.3);
+}
+
+TEST_F(DispatcherTest, OffCpuIsBothOfItsProbesOrNone) {
+  const auto reply = call("io.stackwatch.GetStacks", R"({"pid":4711,"probe":"off_cpu","series":true})");
+  const auto& report = reply["parameters"];
+  EXPECT_STREQ(report["probe"].GetString(), "off_cpu");
+  EXPECT_EQ(report["total"].GetInt(), 200);
+  EXPECT_EQ(report["run_queue"].GetInt(), 100);
+  ASSERT_EQ(report["stacks"].Size(), 2U);
+  EXPECT_EQ(report["stacks"][0]["value"].GetInt(), 140);
+  EXPECT_EQ(report["stacks"][0]["series"][1].GetInt(), 80);
+  backend_.missing_probe = ProbeKind::kRunQueue;
+  EXPECT_EQ(error("io.stackwatch.GetStacks", R"({"pid":4711,"probe":"off_cpu"})"), "io.stackwatch.NotAttached");
+  EXPECT_EQ(error("io.stackwatch.GetStacks", R"({"pid":4711,"probe":"blocked"})"), "none");
 }
 
 TEST_F(DispatcherTest, MissingThingsHaveErrorsOfTheirOwn) {
@@ -117,7 +229,7 @@ TEST_F(DispatcherTest, EveryMethodOfTheInterfaceIsThereAndTheOtherWayRound) {
     EXPECT_NE(answer, "org.varlink.service.MethodNotFound") << name;
     EXPECT_NE(answer, "org.varlink.service.MethodNotImplemented") << name;
   }
-  EXPECT_EQ(methods, 7U);
+  EXPECT_EQ(methods, 10U);
 }
 
 TEST_F(DispatcherTest, StatusTellsOfTheClientsToo) {
@@ -129,27 +241,6 @@ TEST_F(DispatcherTest, StatusTellsOfTheClientsToo) {
   EXPECT_EQ(reply["parameters"]["control_refused"].GetInt(), 2);
   EXPECT_EQ(reply["parameters"]["control_dropped"].GetInt(), 1);
   EXPECT_EQ(reply["parameters"]["census_method"], "fake");
-}
-
-/// The fields of a reply or type in the interface's text: the names before the colons of its parenthesis.
-std::vector<std::string> declared(std::string_view opening) {
-  std::vector<std::string> names;
-  const size_t at = kStackwatchInterface.find(opening);
-  EXPECT_NE(at, std::string_view::npos) << opening;
-  std::string_view body = kStackwatchInterface.substr(at + opening.size());
-  body = body.substr(0, body.find("\n)"));
-  for (size_t line = body.find('\n'); line != std::string_view::npos; line = body.find('\n', line + 1)) {
-    const std::string_view text = body.substr(line + 3, body.find('\n', line + 1) - line - 3);
-    if (text.starts_with("#")) continue;
-    names.emplace_back(text.substr(0, text.find(':')));
-  }
-  return names;
-}
-
-std::vector<std::string> members(const rapidjson::Value& object) {
-  std::vector<std::string> names;
-  for (const auto& member : object.GetObject()) names.emplace_back(member.name.GetString());
-  return names;
 }
 
 TEST_F(DispatcherTest, WhatIsSentIsWhatTheInterfaceDeclares) {

@@ -59,6 +59,7 @@ class FakeBackend final : public ControlBackend {
     status.census_method = "fake";
     status.processes = 200;
     status.attachments = 1;
+    status.surveyed = 17;
     status.warnings = warnings;
     return status;
   }
@@ -89,7 +90,8 @@ class FakeBackend final : public ControlBackend {
     return std::vector(std::min<size_t>(limit, 1), stack);
   }
   [[nodiscard]] Result<std::string> add_watch(WatchRule rule, std::optional<uint64_t> start_time_ns) override {
-    last_start_time_ns = start_time_ns;
+    start_times_ns.push_back(start_time_ns);
+    if (refuse_watches) return Failure(*refuse_watches);
     if (rule.pid == 1) return fail("add a watch rule", "no room");
     if (rule.frequency_hz > 1000) return fail(ErrorKind::kUsage, "watch rule, frequency", "too high");
     if (rule.id.empty()) rule.id = "added-1";
@@ -110,6 +112,7 @@ class FakeBackend final : public ControlBackend {
     row.reason = "watch rule \"redis-server\"";
     row.samples = 1234;
     row.stacks = 56;
+    row.problem = "attach off_cpu: the map is full";
     return {row};
   }
   [[nodiscard]] Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const override {
@@ -119,6 +122,7 @@ class FakeBackend final : public ControlBackend {
     if (pid != kAttachedPid) {
       return fail("show the stacks of " + std::to_string(pid), "it is not attached", "add a watch rule");
     }
+    if (probe == missing_probe) return fail("show stacks", "it has no such probe");
     StacksReport report = stacks_report;
     report.process = process(kAttachedPid, comm);
     report.probe = probe;
@@ -144,9 +148,11 @@ class FakeBackend final : public ControlBackend {
   std::vector<std::string> warnings;
   std::vector<Alert> all_alerts;  ///< newest first
   StacksReport stacks_report = {
-      {}, ProbeKind::kOnCpu, 0, 0, 100, {{{"main", "work"}, 70, {30, 40}}, {{"main", "idle"}, 30, {20, 10}}}, {}};
+      {}, ProbeKind::kOnCpu, 0, 0, 100, {{{"main", "work"}, 70, {30, 40}}, {{"main", "idle"}, 30, {20, 10}}}, {}, {}};
   mutable std::string last_by;
-  std::optional<uint64_t> last_start_time_ns;
+  std::optional<ProbeKind> missing_probe;
+  std::vector<std::optional<uint64_t>> start_times_ns;  ///< of the calls of add_watch()
+  std::optional<Error> refuse_watches;
   std::vector<WatchRow> watches_;
 };
 

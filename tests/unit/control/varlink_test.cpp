@@ -110,6 +110,20 @@ TEST(Parameters, WrongTypesAndRangesAreBad) {
   EXPECT_EQ(bad([](Parameters& p) { return p.flag("f"); }), "f");
 }
 
+TEST(Parameters, AListOfTextsHoldsNothingElse) {
+  const auto call =
+      parse_call(R"({"method":"a.B","parameters":{"good":["a",""],"none":[],"mixed":["a",1],"text":"a"}})");
+  Parameters parameters(call->parameters);
+  EXPECT_EQ(parameters.texts("good"), (std::vector<std::string>{"a", ""}));
+  EXPECT_EQ(parameters.texts("none"), std::vector<std::string>());
+  EXPECT_FALSE(parameters.texts("absent"));
+  EXPECT_FALSE(parameters.texts("mixed"));
+  EXPECT_EQ(parameters.bad(), "mixed");
+  Parameters others(call->parameters);
+  EXPECT_FALSE(others.texts("text"));
+  EXPECT_EQ(others.bad(), "text");
+}
+
 TEST(Parameters, OneThatNobodyAskedForIsBadAndNullIsAbsent) {
   const auto call = parse_call(R"({"method":"a.B","parameters":{"limit":null,"limt":1}})");
   Parameters parameters(call->parameters);

@@ -163,8 +163,81 @@ TEST_F(AddedRuleTest, ForAPidThatIsNotThereIsRefused) {
   added.pid = 77;
   const auto refused = source_->add_rule(added);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().kind, ErrorKind::kUsage);
+  EXPECT_EQ(refused.error().kind, ErrorKind::kFailed) << "the rule itself is right";
   EXPECT_THAT(source_->watches(), IsEmpty());
+}
+
+WatchRule for_pid(int32_t pid, bool children = false) {
+  WatchRule rule;
+  rule.id = "pid-" + std::to_string(pid);
+  rule.pid = pid;
+  rule.children = children;
+  return rule;
+}
+
+TEST_F(AddedRuleTest, ForAProcessOfAnotherPidNamespaceIsRefusedAndAttachesNobody) {
+  census_.start(10, "redis");
+  tick();
+  const uint64_t start_time_ns = census_.key(10).start_time_ns;
+  const auto refused = source_->add_rule(for_pid(10), start_time_ns + kStartTimeGranularityNs);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("namespace"), std::string::npos) << refused.error().message();
+  EXPECT_FALSE(is_attached(10));
+  EXPECT_THAT(source_->watches(), IsEmpty());
+  EXPECT_TRUE(source_->add_rule(for_pid(10), start_time_ns + kStartTimeGranularityNs - 1)) << "finer than both know";
+  EXPECT_TRUE(is_attached(10));
+}
+
+TEST_F(AddedRuleTest, ForOneProcessGoesWithItAndNotBefore) {
+  census_.start(10, "redis");
+  census_.start(11, "nginx");
+  tick();
+  ASSERT_TRUE(source_->add_rule(for_pid(10)));
+  ASSERT_TRUE(source_->add_rule(for_pid(11)));
+  WatchRule by_name = rule("nobody");
+  ASSERT_TRUE(source_->add_rule(by_name));
+  run(3);
+  EXPECT_EQ(source_->watches().size(), 3U);
+  census_.end(10);
+  census_.start(10, "another");  // the pid came round
+  tick();
+  const auto left = source_->watches();
+  ASSERT_EQ(left.size(), 2U);
+  EXPECT_EQ(left[0].rule.id, "pid-11");
+  EXPECT_EQ(left[1].rule.id, "rule-nobody") << "a name may come back";
+  run(2);
+  EXPECT_FALSE(is_attached(10)) << "nobody asked for this one";
+  EXPECT_TRUE(source_->add_rule(for_pid(10))) << "its id is free";
+}
+
+TEST_F(AddedRuleTest, ForOneProcessStaysForTheChildrenThatItLeaves) {
+  census_.start(10, "sh");
+  tick();
+  ASSERT_TRUE(source_->add_rule(for_pid(10, true)));
+  census_.start(20, "worker", 10);
+  tick();
+  ASSERT_TRUE(is_attached(20));
+  census_.end(10);
+  run(3);
+  EXPECT_TRUE(is_attached(20));
+  EXPECT_EQ(source_->watches().size(), 1U);
+  census_.end(20);
+  run(2);
+  EXPECT_THAT(source_->watches(), IsEmpty());
+}
+
+TEST_F(AddedRuleTest, ForOneProcessWinsOverTheConfiguration) {
+  config_.watch = {rule("redis", false, 49)};
+  census_.start(10, "redis");
+  census_.start(11, "redis");
+  tick();
+  ASSERT_TRUE(source_->add_rule(for_pid(10, true)));
+  EXPECT_EQ(engine_.options(census_.key(10)), (ProbeOptions{.frequency_hz = 99, .children = true}));
+  EXPECT_EQ(reason(11).rule, "rule-redis");
+  ASSERT_TRUE(source_->remove_rule("pid-10"));
+  tick();
+  EXPECT_EQ(reason(10).rule, "rule-redis");
+  EXPECT_EQ(engine_.options(census_.key(10)), (ProbeOptions{.frequency_hz = 49, .children = false}));
 }
 
 TEST_F(AddedRuleTest, ThatTheKernelRefusesIsNotTaken) {
