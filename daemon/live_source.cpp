@@ -316,7 +316,10 @@ void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachR
 // Who was refused once is not tried again until the configuration changes: a try disturbs the sampling of all others.
 void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
   if (refused_.contains(sample.key)) return;
-  if (order.reason.kind != AttachReason::Kind::kSurvey && !is_focused(sample.key) && focus_is_full()) {
+  // What was full stays so until the next tick. To count anew for each of 200 processes that restart at once took 60
+  // ms.
+  const bool needs_place = order.reason.kind != AttachReason::Kind::kSurvey && !is_focused(sample.key);
+  if (needs_place && (!full_problem_.empty() || focus_is_full())) {
     full_problem_ = fmt::format(
         "more processes to watch than the {} that may be (raise attachments in [limits], or "
         "narrow the watch rules)",

@@ -7,11 +7,13 @@
 #include "programs.h"
 
 static const char kHelp[] =
-    "burn --where PLACE [--seconds S] [--delay S]\n"
+    "burn --where PLACE [--seconds S] [--delay S] [--linger S]\n"
     "Burns CPU: 70 % in burn_most, 20 % in burn_some, 10 % in burn_few, each under burn_all.\n"
     "  --where PLACE   main, thread (started at once), late-thread (after the delay),\n"
     "                  child (forked at once), late-child (after the delay); default main\n"
     "  --seconds S     wall time of burning (default 5)\n"
+    "  --linger S      wall time that the burning process sleeps behind it, so that its counts can be looked at "
+    "(default 0)\n"
     "  --delay S       wall time before the burning begins (default 0; 1 for the late ones)\n"
     "At the end, on SIGTERM and SIGINT too: one JSON line with the CPU time of each function, measured.\n"
     "Example: burn --where late-thread --seconds 3\n";
@@ -29,6 +31,7 @@ struct report {
 struct job {
   uint64_t begin_ns;  // CLOCK_MONOTONIC
   uint64_t end_ns;
+  uint64_t linger_ns;
   struct report* report;
 };
 
@@ -64,6 +67,7 @@ static void* burn_here(void* argument) {
   job->report->pid = getpid();
   job->report->tid = gettid();
   burn_all(job);
+  sleep_until(clock_ns(CLOCK_MONOTONIC) + job->linger_ns);
   return NULL;
 }
 
@@ -101,14 +105,14 @@ static void print_report(const char* where, const struct report* report) {
 }
 
 int main(int argc, char** argv) {
-  static const struct option kOptions[] = {{"where", required_argument, NULL, 'w'},
-                                           {"seconds", required_argument, NULL, 's'},
-                                           {"delay", required_argument, NULL, 'd'},
-                                           {"help", no_argument, NULL, 'h'},
-                                           {NULL, 0, NULL, 0}};
+  static const struct option kOptions[] = {
+      {"where", required_argument, NULL, 'w'}, {"seconds", required_argument, NULL, 's'},
+      {"delay", required_argument, NULL, 'd'}, {"linger", required_argument, NULL, 'l'},
+      {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
   const char* where = "main";
   double seconds = 5;
   double delay = -1;
+  double linger = 0;
   for (int option; (option = getopt_long(argc, argv, "h", kOptions, NULL)) != -1;) {
     switch (option) {
       case 'w':
@@ -119,6 +123,9 @@ int main(int argc, char** argv) {
         break;
       case 'd':
         delay = number_option("--delay", optarg, 0, DEFAULT_SECONDS);
+        break;
+      case 'l':
+        linger = number_option("--linger", optarg, 0, DEFAULT_SECONDS);
         break;
       default:
         help_or_wrong_use(option, kHelp);
@@ -136,7 +143,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   catch_stop();
-  struct job job = {.report = report};
+  struct job job = {.report = report, .linger_ns = (uint64_t)(linger * 1e9)};
   job.begin_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(delay * 1e9);
   job.end_ns = job.begin_ns + (uint64_t)(seconds * 1e9);
   if (late) sleep_until(job.begin_ns);

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+// Watch rules at run time, commands that the daemon watches, and an answer at once whatever the processes do meanwhile.
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "cli/client.h"
+#include "daemon/procfs.h"
+#include "tests/kernel/support/sampling.h"
+#include "tests/system/daemon_under_test.h"
+
+namespace stackwatch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using Seconds = std::chrono::duration<double>;
+
+constexpr char kQuiet[] = "[ranking]\nmax_suspects = 0\n[survey]\nenabled = false\n";
+
+double now_s() { return Seconds(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// Times of something that was done often.
+class Times {
+ public:
+  void add(double seconds) { seconds_.push_back(seconds); }
+  [[nodiscard]] double median() { return at(seconds_.size() / 2); }
+  [[nodiscard]] double worst() { return at(seconds_.size() - 1); }
+  void print(const char* what) {
+    std::printf("[ FIGURES  ] %s: %zu times, median %.1f ms, worst %.1f ms\n", what, seconds_.size(), median() * 1e3,
+                worst() * 1e3);
+  }
+
+ private:
+  double at(size_t index) {
+    std::ranges::sort(seconds_);
+    return seconds_.at(index);
+  }
+  std::vector<double> seconds_;
+};
+
+/// A client without the start of a program for each question.
+class Asking {
+ public:
+  explicit Asking(const DaemonUnderTest& daemon) {
+    auto client = Client::connect(daemon.socket(), clock_);
+    if (!client) throw std::runtime_error(client.error().message());
+    client_.emplace(std::move(*client));
+  }
+  Reply ask(const char* method, const std::string& parameters = "{}") {
+    auto reply = client_->call(method, parameters);
+    if (!reply) throw std::runtime_error(reply.error().message());
+    return std::move(*reply);
+  }
+  /// The row of an attached process; nothing where it is not.
+  std::optional<int64_t> samples(int32_t pid) {
+    const Reply reply = ask("ListAttachments");
+    for (const auto& row : array_of(reply.parameters(), "attachments").GetArray()) {
+      if (integer_of(object_of(row, "process"), "pid") == pid) return integer_of(row, "samples");
+    }
+    return std::nullopt;
+  }
+  size_t attachments() { return static_cast<size_t>(integer_of(ask("GetStatus").parameters(), "attachments")); }
+  size_t watches() { return array_of(ask("ListWatches").parameters(), "watches").Size(); }
+
+ private:
+  SystemClock clock_;
+  std::optional<Client> client_;
+};
+
+void expect_one_line(const Answer& answer, int exit_code, const std::string& text) {
+  EXPECT_EQ(answer.exit_code, exit_code) << answer.output;
+  EXPECT_EQ(answer.lines(), 1U) << answer.output;
+  EXPECT_THAT(answer.output, AllOf(StartsWith("stackwatch: "), HasSubstr(text)));
+}
+
+TEST(Rules, WhatMakesNoSenseIsOneLineAndChangesNothing) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nid = \"file\"\nname = \"burn\"\n");
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  expect_one_line(daemon.ask({"watch", "add"}), 2, "without a matcher");
+  expect_one_line(daemon.ask({"watch", "add", "--name", "x", "--id", "file"}), 2, "there is a rule file");
+  expect_one_line(daemon.ask({"watch", "add", "--pid", "4194304"}), 1, "no process 4194304");
+  expect_one_line(daemon.ask({"watch", "add", "--pid", std::to_string(getpid()), "--name", "nobody"}), 1,
+                  "does not match the rest");
+  expect_one_line(daemon.ask({"watch", "remove", "file"}), 1, "configuration");
+  expect_one_line(daemon.ask({"watch", "remove", "nobody"}), 1, "no rule nobody");
+  EXPECT_EQ(Asking(daemon).watches(), 1U);
+}
+
+TEST(Rules, AddedOnesAttachAtOnceAndRemovedOnesLetGo) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kQuiet);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Child burn({test_program("burn"), "--seconds", "60"});
+  ASSERT_TRUE(eventually(5, [&] { return Procfs().read(burn.pid(), "comm") == "burn\n"; }));
+  Asking asking(daemon);
+  Times times;
+  for (int round = 0; round < 20; ++round) {
+    const double begun_s = now_s();
+    const Reply added = asking.ask("AddWatch", R"({"name":"burn","probes":["on_cpu","off_cpu"]})");
+    ASSERT_TRUE(asking.samples(burn.pid())) << "it is not attached when the daemon answers";
+    times.add(now_s() - begun_s);
+    asking.ask("RemoveWatch", R"({"id":")" + std::string(text_of(added.parameters(), "id")) + R"("})");
+    ASSERT_TRUE(eventually(10, [&] { return !asking.samples(burn.pid()); }));
+  }
+  times.print("watch add until attached");
+  EXPECT_LT(times.median(), 0.1);
+  EXPECT_LT(times.worst(), 0.5);
+  EXPECT_EQ(asking.watches(), 0U);
+  EXPECT_TRUE(burn.running());
+}
+
+TEST(Rules, AProcessThatOneNamesIsAttachedWithin100MsOfItsExec) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nname = \"burn\"\n");
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Asking asking(daemon);
+  Times times;
+  for (int round = 0; round < 20; ++round) {
+    usleep(static_cast<useconds_t>(37'000 * round % 1'000'000));  // anywhere between two ticks
+    const double begun_s = now_s();
+    const Child burn({test_program("burn"), "--seconds", "60"});
+    while (!asking.samples(burn.pid()) && now_s() < begun_s + 5) usleep(500);
+    times.add(now_s() - begun_s);
+  }
+  times.print("fork and exec until attached");
+  EXPECT_LT(times.median(), 0.1);
+  EXPECT_LT(times.worst(), 0.5) << "this machine may be busy, but not so busy";
+}
+
+/// Samples of a process that sleeps behind its work: when they are all there.
+std::optional<int64_t> settled_samples(const DaemonUnderTest& daemon, bool of_child) {
+  std::optional<int64_t> samples;
+  int unchanged = 0;
+  eventually(60, [&] {
+    const rapidjson::Document rows = daemon.ask({"attachments", "--json"}).json();
+    std::optional<int64_t> now;
+    for (const auto& row : rows["attachments"].GetArray()) {
+      const std::string why = row["reason"].GetString();
+      if (of_child == why.starts_with("child of")) now = row["samples"].GetInt64();
+    }
+    unchanged = now && now == samples && *now > 0 ? unchanged + 1 : 0;
+    samples = now;
+    return unchanged > 25;  // more than two ticks
+  });
+  return samples;
+}
+
+TEST(Run, ACommandAndItsChildAreCountedFromTheirFirstInstruction) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kQuiet);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Asking asking(daemon);
+  for (const std::string where : {"main", "child"}) {
+    const double stolen = stolen_s();
+    Child run({our_program("stackwatch"), "run", "--socket", daemon.socket(), "-F", "499", "--", test_program("burn"),
+               "--where", where, "--seconds", "2", "--linger", "8"});
+    const auto samples = settled_samples(daemon, where == "child");
+    EXPECT_EQ(run.wait(), 0);
+    rapidjson::Document report;
+    report.Parse(run.output().c_str());
+    ASSERT_TRUE(report.IsObject() && samples) << run.output();
+    const double cpu_s = report["cpu_s"].GetDouble();
+    std::printf("[ FIGURES  ] run, %s: %lld samples of %.1f\n", where.c_str(), static_cast<long long>(*samples),
+                cpu_s * 499);
+    expect_samples_match(*samples, cpu_s, 499, stolen_s() - stolen);
+    EXPECT_EQ(asking.watches(), 0U) << "the rule is taken back";
+  }
+}
+
+TEST(Run, ExitCodesAndSignalsArePassedOn) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kQuiet);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  const std::vector<std::string> run_words = {our_program("stackwatch"), "run", "--socket", daemon.socket(), "--"};
+  const auto words = [&](std::vector<std::string> command) {
+    command.insert(command.begin(), run_words.begin(), run_words.end());
+    return command;
+  };
+  EXPECT_EQ(run(words({"sh", "-c", "exit 7"})).exit_code, 7);
+  EXPECT_EQ(run(words({"sh", "-c", "kill -KILL $$"})).exit_code, 128 + SIGKILL);
+  expect_one_line(run(words({"/nonexistent/program"})), 127, "No such file");
+  Child trapped(words({"sh", "-c", "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done"}));
+  ASSERT_TRUE(trapped.wait_for("ready", 20)) << trapped.output();
+  trapped.signal(SIGTERM);
+  EXPECT_EQ(trapped.wait(), 5);
+  EXPECT_THAT(trapped.output(), HasSubstr("got"));
+  EXPECT_EQ(Asking(daemon).watches(), 0U);
+}
+
+TEST(Run, TheRuleOfAClientThatWasKilledGoesWithTheCommand) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kQuiet);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Asking asking(daemon);
+  Child client(
+      {our_program("stackwatch"), "run", "--socket", daemon.socket(), "--", "sh", "-c", "echo $$; exec sleep 4"});
+  ASSERT_TRUE(client.wait_for("\n", 20));
+  client.signal(SIGKILL);
+  usleep(2'000'000);
+  EXPECT_EQ(asking.watches(), 1U) << "the command runs on, and is watched";
+  EXPECT_EQ(asking.attachments(), 1U);
+  EXPECT_TRUE(eventually(15, [&] { return asking.watches() == 0 && asking.attachments() == 0; }));
+}
+
+TEST(Run, APidOfAnotherNamespaceIsNotTakenForOneOfTheDaemons) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kQuiet);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  const std::string mark = daemon.directory().path() + "/mark";
+  const Answer answer = run({"unshare", "--pid", "--fork", "--mount-proc", our_program("stackwatch"), "run", "--socket",
+                             daemon.socket(), "--", "touch", mark});
+  expect_one_line(answer, 1, "pid namespace is not yours");
+  EXPECT_NE(access(mark.c_str(), F_OK), 0) << "it ran unwatched";
+  EXPECT_EQ(Asking(daemon).watches(), 0U);
+  EXPECT_EQ(Asking(daemon).attachments(), 0U);
+}
+
+/// Asks for the status again and again, until `done` or the time is over.
+template <class Done>
+Times ask_status_until(Asking& asking, double seconds, Done done) {
+  Times times;
+  const double end_s = now_s() + seconds;
+  do {
+    const double begun_s = now_s();
+    asking.ask("GetStatus");
+    times.add(now_s() - begun_s);
+    usleep(2'000);
+  } while (now_s() < end_s && !done());
+  return times;
+}
+
+using Children = std::vector<std::unique_ptr<Child>>;
+
+Children start(size_t count, const std::vector<std::string>& command) {
+  Children children;
+  for (size_t i = 0; i < count; ++i) children.push_back(std::make_unique<Child>(command));
+  return children;
+}
+
+void signal_all(const Children& children, int number) {
+  for (const auto& child : children) child->signal(number);
+}
+
+TEST(Status, AnswersAtOnceWhile200AttachedProcessesRestart) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nexe = \"" + test_program("sleeper") +
+                         "\"\nprobes = [\"on_cpu\", \"off_cpu\"]\n");
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  constexpr size_t kCount = 200;
+  const std::vector<std::string> sleeper = {test_program("sleeper"), "--seconds", "120"};
+  Asking asking(daemon);
+  Children old = start(kCount, sleeper);
+  ASSERT_TRUE(eventually(30, [&] { return asking.attachments() == kCount; })) << asking.attachments();
+  // From beside, so that the questions go on meanwhile.
+  Child restart({"sh", "-c",
+                 "kill -9 $0; i=0; while [ $i -lt 200 ]; do " + sleeper[0] + " --seconds 60 & i=$((i+1)); done; wait",
+                 [&] {
+                   std::string pids;
+                   for (const auto& child : old) pids += (pids.empty() ? "" : " ") + std::to_string(child->pid());
+                   return pids;
+                 }()});
+  Times times = ask_status_until(asking, 6, [] { return false; });
+  times.print("status while 200 attached processes restart");
+  const Reply status = asking.ask("GetStatus");
+  std::printf("[ FIGURES  ] the longest tick took %.1f ms\n",
+              number_of(status.parameters(), "max_tick_ms").value_or(-1));
+  EXPECT_LT(times.median(), 0.02);
+  EXPECT_LT(times.worst(), 0.1);
+  signal_all(old, SIGKILL);
+  EXPECT_TRUE(eventually(20, [&] { return asking.attachments() == kCount; })) << asking.attachments();
+}
+
+TEST(Status, AnswersAtOnceWhileTargetsAreStoppedAndKilled) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nexe = \"" + test_program("threads") +
+                         "\"\nprobes = [\"on_cpu\", \"off_cpu\"]\n");
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  constexpr size_t kCount = 50;
+  const Children targets =
+      start(kCount, {test_program("threads"), "--count", "2", "--cores", "0.004", "--seconds", "120"});
+  Asking asking(daemon);
+  ASSERT_TRUE(eventually(30, [&] { return asking.attachments() == kCount; })) << asking.attachments();
+  signal_all(targets, SIGSTOP);
+  Times stopped = ask_status_until(asking, 3, [] { return false; });
+  stopped.print("status while 50 attached processes are stopped");
+  EXPECT_EQ(asking.attachments(), kCount);
+  signal_all(targets, SIGKILL);
+  Times killed = ask_status_until(asking, 10, [&] { return asking.attachments() == 0; });
+  killed.print("status while they are killed");
+  EXPECT_EQ(asking.attachments(), 0U);
+  EXPECT_LT(stopped.worst(), 0.1);
+  EXPECT_LT(killed.worst(), 0.1);
+  EXPECT_TRUE(daemon.process().running());
+}
+
+}  // namespace
+}  // namespace stackwatch

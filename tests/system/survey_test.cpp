@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the survey alone finds: no rules, no suspects, 19 samples a second.
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "core/clock.h"
+#include "tests/system/daemon_under_test.h"
+
+namespace stackwatch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr char kSurveyAlone[] =
+    "[ranking]\nmax_suspects = 0\n[survey]\nfrequency = 19\n[detectors.composition]\nlearn = \"30s\"\n";
+
+double now_s() { return static_cast<double>(SystemClock().monotonic_ns()) * 1e-9; }
+
+/// A `shift` whose function goes from one share to another at a known time.
+struct Changing {
+  Changing(const char* from, const char* to, const char* seed)
+      : child({test_program("shift"), "--from", from, "--to", to, "--seed", seed, "--onset-min", "75", "--onset-max",
+               "75", "--duration", "270"}) {}
+  void finish() {
+    child.signal(SIGTERM);
+    child.wait();
+    truth.Parse(child.output().c_str());
+    ASSERT_TRUE(truth.IsObject() && truth["shifted"].GetBool()) << child.output();
+  }
+  [[nodiscard]] std::string function() const { return truth["function"].GetString(); }
+  [[nodiscard]] double delay_s() const { return fired_s - truth["onset_monotonic_s"].GetDouble(); }
+
+  Child child;
+  double fired_s = 0;
+  std::string alerted;  // its first alert's function
+  rapidjson::Document truth;
+};
+
+bool has_frame(const rapidjson::Value& stack, const std::string& name) {
+  const auto frames = stack["frames"].GetArray();
+  return std::any_of(frames.begin(), frames.end(), [&](const auto& frame) { return name == frame.GetString(); });
+}
+
+void note_alerts(const DaemonUnderTest& daemon, const std::vector<Changing*>& changing) {
+  const rapidjson::Document document = daemon.ask({"alerts", "--json"}).json();
+  const auto alerts = document["alerts"].GetArray();
+  for (const auto& alert : alerts) {
+    if (std::string(alert["state"].GetString()) == "pending") continue;
+    for (Changing* each : changing) {
+      if (each->fired_s > 0 || alert["process"]["pid"].GetInt() != each->child.pid()) continue;
+      each->fired_s = now_s();
+      each->alerted = alert["frame"].GetString();
+    }
+  }
+}
+
+/// The largest score of a stack with this function that names this process as one where it grew; 0 where none does.
+double score_of_growth(const rapidjson::Document& top, const std::string& function, int32_t pid) {
+  double score = 0;
+  for (const auto& stack : top["stacks"].GetArray()) {
+    const auto shares = stack["processes"].GetArray();
+    const bool named = std::any_of(shares.begin(), shares.end(), [pid](const auto& share) {
+      return share["process"]["pid"].GetInt() == pid &&
+             share["now_cores"].GetDouble() > 1.2 * share["before_cores"].GetDouble();
+    });
+    if (named && has_frame(stack, function)) score = std::max(score, stack["score"].GetDouble());
+  }
+  return score;
+}
+
+TEST(Survey, AProcessWithThreeStacksShowsAllThree) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kSurveyAlone);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Child burn({test_program("burn"), "--seconds", "60"});
+  Answer stacks;
+  EXPECT_TRUE(eventually(40, [&] {
+    stacks = daemon.ask({"stacks", std::to_string(burn.pid())});
+    return stacks.output.find("burn_most") != std::string::npos && stacks.output.find("burn_few") != std::string::npos;
+  })) << stacks.output;
+  EXPECT_THAT(stacks.output, AllOf(HasSubstr("burn_most"), HasSubstr("burn_some"), HasSubstr("burn_few")));
+  const Answer attachments = daemon.ask({"attachments"});
+  EXPECT_THAT(attachments.output, HasSubstr("survey"));
+  EXPECT_EQ(attachments.output.find("suspect"), std::string::npos) << attachments.output;
+  EXPECT_GT(daemon.ask({"status", "--json"}).json()["surveyed"].GetUint64(), 0U);
+}
+
+// Two processes swap how hot a function is: on the whole machine nothing changes. In a third one a function doubles.
+TEST(Survey, ProcessesThatNobodySuspectedAreNamedWhenTheyChange) {
+  STACKWATCH_REQUIRE_BPF();
+  DaemonUnderTest daemon(kSurveyAlone);
+  ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+  Changing falling("0.6", "0.2", "11");
+  Changing rising("0.2", "0.6", "11");
+  Changing doubling("0.25", "0.5", "12");
+  const std::vector<Changing*> all = {&falling, &rising, &doubling};
+  const double begun_s = now_s();
+  std::vector<rapidjson::Document> tops;
+  eventually(255, [&] {
+    note_alerts(daemon, all);
+    const double passed_s = now_s() - begun_s;
+    if (passed_s > 75 + 5 * static_cast<double>(tops.size() + 1)) {
+      tops.push_back(daemon.ask({"top", "--by", "stacks", "-n", "10", "--json"}).json());
+    }
+    return std::ranges::all_of(all, [](const Changing* each) { return each->fired_s > 0; }) && tops.size() > 5;
+  });
+  const std::string alerts = daemon.ask({"alerts", "--json"}).output;
+  const std::string attachments = daemon.ask({"attachments"}).output;
+  EXPECT_EQ(attachments.find("suspect"), std::string::npos) << attachments;
+  const std::string shown = daemon.ask({"top", "--by", "stacks", "-n", "5"}).output;
+  const double ended_s = now_s();
+  for (Changing* each : all) each->finish();  // only now it is known what each did
+  for (Changing* each : all) {
+    EXPECT_GT(each->fired_s, 0) << each->function() << "\n" << alerts;
+    EXPECT_GT(each->delay_s(), 0) << "before anything happened: " << alerts;
+    EXPECT_EQ(each->alerted, each->function()) << alerts;
+    std::printf("[ FIGURES  ] survey: %s %.0f %% -> %.0f %%, %.2f cores, told after %.0f s\n", each->function().c_str(),
+                100 * each->truth["from"].GetDouble(), 100 * each->truth["to"].GetDouble(),
+                each->truth["cpu_s"].GetDouble() / (ended_s - begun_s), each->delay_s());
+  }
+  double score = 0;
+  for (const auto& top : tops) {
+    score = std::max(score, score_of_growth(top, doubling.function(), doubling.child.pid()));
+  }
+  std::printf("[ FIGURES  ] top --by stacks: %s in %d: score %.1f\n%s", doubling.function().c_str(),
+              doubling.child.pid(), score, shown.c_str());
+  EXPECT_GT(score, 2) << "its stack is not among those of unusual frequency";
+}
+
+}  // namespace
+}  // namespace stackwatch
