@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <sstream>
 
 #include "cli/client.h"
 #include "daemon/procfs.h"
@@ -32,6 +33,9 @@ class Times {
  public:
   void add(double seconds) { seconds_.push_back(seconds); }
   [[nodiscard]] double median() { return at(seconds_.size() / 2); }
+  [[nodiscard]] double percentile(double percent) {
+    return at(static_cast<size_t>(static_cast<double>(seconds_.size() - 1) * percent / 100));
+  }
   [[nodiscard]] double worst() { return at(seconds_.size() - 1); }
   void print(const char* what) {
     std::printf("[ FIGURES  ] %s: %zu times, median %.1f ms, worst %.1f ms\n", what, seconds_.size(), median() * 1e3,
@@ -224,18 +228,46 @@ TEST(Run, APidOfAnotherNamespaceIsNotTakenForOneOfTheDaemons) {
   EXPECT_EQ(Asking(daemon).attachments(), 0U);
 }
 
+/// How long the main thread of a process waited for a CPU so far, seconds.
+double run_delay_s(int32_t pid) {
+  std::istringstream text(Procfs().read(pid, "schedstat").value_or(""));
+  double on_cpu_ns = 0;
+  double run_delay_ns = 0;
+  text >> on_cpu_ns >> run_delay_ns;
+  return run_delay_ns * 1e-9;
+}
+
+/// Answers to one question after the other.
+struct Answering {
+  Times all;
+  Times unstarved;  ///< without what the daemon and we waited for a CPU: a busy machine is not the daemon's doing
+};
+
 /// Asks for the status again and again, until `done` or the time is over.
 template <class Done>
-Times ask_status_until(Asking& asking, double seconds, Done done) {
-  Times times;
+Answering ask_status_until(Asking& asking, int32_t daemon_pid, double seconds, Done done) {
+  Answering times;
   const double end_s = now_s() + seconds;
+  const auto starved_s = [daemon_pid] { return run_delay_s(daemon_pid) + run_delay_s(getpid()); };
   do {
+    const double before_s = starved_s();
     const double begun_s = now_s();
     asking.ask("GetStatus");
-    times.add(now_s() - begun_s);
+    const double passed_s = now_s() - begun_s;
+    times.all.add(passed_s);
+    times.unstarved.add(std::max(0.0, passed_s - (starved_s() - before_s)));
     usleep(2'000);
   } while (now_s() < end_s && !done());
   return times;
+}
+
+/// The promise: 100 ms. What it may take on top of that is the wait for a CPU, and one in a hundred.
+void expect_at_once(Answering& times, const char* what) {
+  times.all.print(what);
+  times.unstarved.print("  the same without waiting for a CPU");
+  EXPECT_LT(times.all.median(), 0.02);
+  EXPECT_LT(times.all.percentile(99), 0.1);
+  EXPECT_LT(times.unstarved.percentile(99.5), 0.1);
 }
 
 using Children = std::vector<std::unique_ptr<Child>>;
@@ -262,21 +294,22 @@ TEST(Status, AnswersAtOnceWhile200AttachedProcessesRestart) {
   ASSERT_TRUE(eventually(30, [&] { return asking.attachments() == kCount; })) << asking.attachments();
   // From beside, so that the questions go on meanwhile.
   Child restart({"sh", "-c",
-                 "kill -9 $0; i=0; while [ $i -lt 200 ]; do " + sleeper[0] + " --seconds 60 & i=$((i+1)); done; wait",
+                 "trap 'kill -9 $(jobs -p); exit' TERM; kill -9 $0; i=0; while [ $i -lt 200 ]; do " + sleeper[0] +
+                     " --seconds 60 & i=$((i+1)); done; wait",
                  [&] {
                    std::string pids;
                    for (const auto& child : old) pids += (pids.empty() ? "" : " ") + std::to_string(child->pid());
                    return pids;
                  }()});
-  Times times = ask_status_until(asking, 6, [] { return false; });
-  times.print("status while 200 attached processes restart");
+  Answering times = ask_status_until(asking, daemon.process().pid(), 6, [] { return false; });
+  expect_at_once(times, "status while 200 attached processes restart");
   const Reply status = asking.ask("GetStatus");
   std::printf("[ FIGURES  ] the longest tick took %.1f ms\n",
               number_of(status.parameters(), "max_tick_ms").value_or(-1));
-  EXPECT_LT(times.median(), 0.02);
-  EXPECT_LT(times.worst(), 0.1);
   signal_all(old, SIGKILL);
   EXPECT_TRUE(eventually(20, [&] { return asking.attachments() == kCount; })) << asking.attachments();
+  restart.signal(SIGTERM);  // and all that it started: the next test counts them
+  restart.wait();
 }
 
 TEST(Status, AnswersAtOnceWhileTargetsAreStoppedAndKilled) {
@@ -290,15 +323,13 @@ TEST(Status, AnswersAtOnceWhileTargetsAreStoppedAndKilled) {
   Asking asking(daemon);
   ASSERT_TRUE(eventually(30, [&] { return asking.attachments() == kCount; })) << asking.attachments();
   signal_all(targets, SIGSTOP);
-  Times stopped = ask_status_until(asking, 3, [] { return false; });
-  stopped.print("status while 50 attached processes are stopped");
+  Answering stopped = ask_status_until(asking, daemon.process().pid(), 3, [] { return false; });
+  expect_at_once(stopped, "status while 50 attached processes are stopped");
   EXPECT_EQ(asking.attachments(), kCount);
   signal_all(targets, SIGKILL);
-  Times killed = ask_status_until(asking, 10, [&] { return asking.attachments() == 0; });
-  killed.print("status while they are killed");
+  Answering killed = ask_status_until(asking, daemon.process().pid(), 10, [&] { return asking.attachments() == 0; });
+  expect_at_once(killed, "status while they are killed");
   EXPECT_EQ(asking.attachments(), 0U);
-  EXPECT_LT(stopped.worst(), 0.1);
-  EXPECT_LT(killed.worst(), 0.1);
   EXPECT_TRUE(daemon.process().running());
 }
 
