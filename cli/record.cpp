@@ -116,7 +116,7 @@ Result<void> Recording::start() {
   // Attaches; there is nothing to record yet.
   if (auto first = source_->next(); !first) return Failure(first.error());
   for (const int32_t pid : launch_.pids()) {
-    const std::string what = "record process " + std::to_string(pid);
+    const std::string what = "process " + std::to_string(pid);
     if (!source_->has_process(pid)) return fail(what, "it has ended");
     if (machine_.attachments->size() == 0) return fail(what, source_->attach_problem());
   }
