@@ -79,6 +79,13 @@ struct census_process {
   char comm[16];
 };
 
+/* ---- programs that begin ---- */
+
+struct exec_event {
+  __s32 tgid; /* initial pid namespace */
+  char comm[16];
+};
+
 /* ---- counting stacks ---- */
 
 /* Identity of a process on both sides: see ProcessKey. */
@@ -159,6 +166,7 @@ static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
 static_assert(offsetof(census_process, comm) == 208);
 static_assert(sizeof(watched_process) == 72);
 static_assert(offsetof(watched_process, lost_map_full) == 32);
+static_assert(sizeof(exec_event) == 20);
 static_assert(sizeof(stack_key) == 16);
 static_assert(sizeof(stack_count) == 24);
 static_assert(sizeof(stack_frames) == 32);

@@ -32,7 +32,7 @@ struct WatchRule {
 
 /// `[survey]`: the thin sampling of all processes.
 struct SurveyConfig {
-  bool enabled = false;
+  bool enabled = true;
   double frequency_hz = 19;
   bool operator==(const SurveyConfig&) const = default;
 };

@@ -268,9 +268,6 @@ void apply(const TreeTable& root, std::span<const DetectorSchema> detectors, Con
 }
 
 void complete(Config& config) {
-  if (config.survey.enabled) {
-    config.warnings.emplace_back("[survey] enabled has no effect: this version does not have the survey yet");
-  }
   if (config.ranking.max_suspects > config.limits.attachments) {
     config.warnings.push_back("[ranking] max_suspects is more than [limits] attachments, which is " +
                               std::to_string(config.limits.attachments) + ": the rest is never attached");

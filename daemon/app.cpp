@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "bpf/bpf_census.h"
+#include "bpf/exec_events.h"
 #include "bpf/off_cpu_engine.h"
 #include "bpf/sampling_engine.h"
 #include "config/load.h"
@@ -56,6 +57,10 @@ class App {
   Result<void> start_sinks();
   Result<void> start_loop();
   Result<void> start_ticks();
+  Result<void> start_exec_events();
+  void follow_rules();
+  void on_execs();
+  void attach_new();
   void tick(uint64_t missed);
   void reload();
   void stop(const char* why);
@@ -67,6 +72,9 @@ class App {
   Procfs procfs_;
   FunctionTable functions_;
   std::unique_ptr<Census> census_;
+  std::unique_ptr<ExecEvents> execs_;
+  uint64_t attached_new_ns_ = 0;
+  bool attach_waits_ = false;
   std::vector<std::unique_ptr<ProbeEngine>> engines_;
   std::unique_ptr<StackNamer> namer_;
   std::unique_ptr<Attachments> attachments_;
@@ -180,7 +188,49 @@ Result<void> App::start_loop() {
   }
   if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
 
+  if (auto started = start_exec_events(); !started) daemon_->warn(started.error().message());
   return start_ticks();
+}
+
+// Without them a process that a rule names is attached at the next tick.
+Result<void> App::start_exec_events() {
+  auto execs = make_exec_events();
+  if (!execs) return Failure(execs.error());
+  if (auto added = loop_->on_readable((*execs)->fd(), [this] { on_execs(); }); !added) return added;
+  execs_ = std::move(*execs);
+  daemon_->set_on_rules([this] { follow_rules(); });
+  follow_rules();
+  return {};
+}
+
+// Where there are no rules nobody needs to know of execs.
+void App::follow_rules() {
+  if (auto switched = execs_->switch_on(source_->has_rules()); !switched) daemon_->warn(switched.error().message());
+}
+
+// A process that a rule may want is looked at right away; in a storm of them so seldom that it costs at most one part
+// in kAttachPause of a core.
+void App::on_execs() {
+  constexpr uint64_t kAttachPause = 50;
+  constexpr uint64_t kLeastPauseNs = 20'000'000;
+  bool wanted = false;
+  execs_->drain([&](std::string_view comm) { wanted = wanted || source_->may_want(comm); });
+  if (!wanted || attach_waits_) return;
+  const auto pause_ns = std::max(kLeastPauseNs, static_cast<uint64_t>(source_->census_ms() * 1e6) * kAttachPause);
+  const uint64_t due_ns = attached_new_ns_ + pause_ns;
+  const uint64_t now_ns = clock_.monotonic_ns();
+  if (now_ns >= due_ns) {
+    attach_new();
+  } else {
+    attach_waits_ = loop_->once((due_ns - now_ns) / 1000, [this] { attach_new(); }).has_value();
+  }
+}
+
+void App::attach_new() {
+  attach_waits_ = false;
+  attached_new_ns_ = clock_.monotonic_ns();
+  // What fails here is told at the next tick, which does the same.
+  static_cast<void>(source_->attach_new());
 }
 
 // The service manager must not take the pause between two long ticks for a hang.

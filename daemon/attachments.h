@@ -22,7 +22,7 @@ namespace stackwatch {
 
 /// Why a process is attached.
 struct AttachReason {
-  enum class Kind { kRule, kSuspect, kChild };
+  enum class Kind { kRule, kSuspect, kChild, kSurvey };
   Kind kind = Kind::kSuspect;
   std::string rule;  ///< id of the watch rule; of the ancestor's where kChild
   std::string text;  ///< for people
@@ -102,6 +102,7 @@ class Attachments {
   void refuse(const ProcessKey& adopted);
 
   [[nodiscard]] bool has_engine(ProbeKind kind) const { return engine_of(kind) != nullptr; }
+  [[nodiscard]] const FunctionTable& functions() const { return functions_; }
   /// Why a probe of an attached process is missing, one of them; empty where none is.
   [[nodiscard]] std::string problem() const;
   [[nodiscard]] size_t size() const { return attachments_.size(); }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "config/rule.h"
 #include "daemon/alerting/message.h"
 #include "daemon/detector_schema.h"
 
@@ -102,6 +103,7 @@ void Daemon::reconfigure(const Config& config) {
   parts_.source.configure(config);
   parts_.detection.configure(detection_policy(config), detector_settings(config));
   parts_.policy.set_options(alert_policy_options(config));
+  on_rules_();
   warn_about(config);
 }
 
@@ -127,6 +129,7 @@ Status Daemon::status() const {
   status.tasks = parts_.source.tasks();
   status.suspects = parts_.source.suspects();
   status.attachments = parts_.attachments.size();
+  status.surveyed = parts_.source.surveyed();
   status.watch_rules = parts_.source.rules();
   status.functions = parts_.functions.size();
   status.alerts_pending = parts_.policy.pending();
@@ -152,6 +155,38 @@ Status Daemon::status() const {
 Result<std::vector<RankingRow>> Daemon::ranking(size_t limit, const std::string& by) const {
   return parts_.source.ranking(limit, by);
 }
+
+std::vector<UnusualStack> Daemon::unusual_stacks(size_t limit) const { return parts_.source.unusual_stacks(limit); }
+
+Result<std::string> Daemon::add_watch(WatchRule rule) {
+  ++added_rules_;
+  rule.source = "added at run time";
+  if (rule.id.empty()) rule.id = fmt::format("added-{}", added_rules_);
+  auto checked = checked_rule(std::move(rule));
+  if (!checked) {
+    Error error = checked.error();
+    error.what = "watch rule" + (error.what.empty() ? "" : ", " + error.what);
+    return Failure(error);
+  }
+  for (const ProbeKind probe : checked->probes) {
+    if (!parts_.attachments.has_engine(probe)) {
+      return fail(ErrorKind::kUsage, "add a watch rule", fmt::format("there is no probe {}", to_string(probe)));
+    }
+  }
+  if (auto added = parts_.source.add_rule(*checked); !added) return Failure(added.error());
+  on_rules_();
+  parts_.log.info("watch rule {} added: {}", checked->id, printable(describe(*checked), 512));
+  return checked->id;
+}
+
+Result<void> Daemon::remove_watch(const std::string& id) {
+  auto removed = parts_.source.remove_rule(id);
+  if (removed) parts_.log.info("watch rule {} removed", printable(id, 128));
+  if (removed) on_rules_();
+  return removed;
+}
+
+std::vector<WatchRow> Daemon::watches() const { return parts_.source.watches(); }
 
 std::vector<AttachmentRow> Daemon::attachments() const { return parts_.attachments.rows(); }
 

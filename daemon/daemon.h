@@ -42,6 +42,8 @@ class Daemon final : public ControlBackend {
   /// One tick; `missed` ticks were skipped before it. Alerts that changed go to `on_alert` as well as to the sinks.
   /// False where the tick could not be completed (the log says why, once).
   bool tick(uint64_t missed);
+  /// Called when the set of rules changed.
+  void set_on_rules(std::function<void()> on_rules) { on_rules_ = std::move(on_rules); }
   void set_on_alert(std::function<void(const Alert&)> on_alert) { on_alert_ = std::move(on_alert); }
   /// Puts a new, valid configuration in force. Nothing that was learned or counted is lost.
   void reconfigure(const Config& config);
@@ -55,7 +57,11 @@ class Daemon final : public ControlBackend {
 
   [[nodiscard]] Status status() const override;
   [[nodiscard]] Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const override;
+  [[nodiscard]] std::vector<UnusualStack> unusual_stacks(size_t limit) const override;
   [[nodiscard]] std::vector<AttachmentRow> attachments() const override;
+  [[nodiscard]] Result<std::string> add_watch(WatchRule rule) override;
+  [[nodiscard]] Result<void> remove_watch(const std::string& id) override;
+  [[nodiscard]] std::vector<WatchRow> watches() const override;
   [[nodiscard]] Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const override;
   [[nodiscard]] std::vector<Alert> alerts(std::optional<uint64_t> since_ns,
                                           std::optional<AlertState> state) const override;
@@ -68,6 +74,8 @@ class Daemon final : public ControlBackend {
   Parts parts_;
   double tick_s_ = 1;
   std::function<void(const Alert&)> on_alert_ = [](const Alert&) {};
+  std::function<void()> on_rules_ = [] {};
+  uint64_t added_rules_ = 0;
   SelfUsage usage_;
   uint64_t started_ns_ = 0;
   uint64_t ticks_ = 0;

@@ -25,6 +25,12 @@ struct EventLoop::Source {
     static_cast<Source*>(self)->callback();
     return 0;
   }
+  // The callback may ask for another call: that replaces this source.
+  static int on_time(sd_event_source* /*source*/, uint64_t /*due_us*/, void* self) {
+    const std::function<void()> callback = std::move(static_cast<Source*>(self)->callback);
+    callback();
+    return 0;
+  }
   static int on_io(sd_event_source* /*source*/, int /*fd*/, uint32_t /*events*/, void* self) {
     static_cast<Source*>(self)->callback();
     return 0;
@@ -60,17 +66,20 @@ Result<EventLoop> EventLoop::create() {
 EventLoop::EventLoop(EventLoop&& other) noexcept
     : event_(std::exchange(other.event_, nullptr)),
       sources_(std::move(other.sources_)),
-      ticker_(std::move(other.ticker_)) {}
+      ticker_(std::move(other.ticker_)),
+      once_(std::move(other.once_)) {}
 
 EventLoop& EventLoop::operator=(EventLoop&& other) noexcept {
   std::swap(event_, other.event_);
   std::swap(sources_, other.sources_);
   std::swap(ticker_, other.ticker_);
+  std::swap(once_, other.once_);
   return *this;
 }
 
 EventLoop::~EventLoop() {
   ticker_.reset();
+  once_.reset();
   sources_.clear();
   sd_event_unref(event_);
 }
@@ -111,6 +120,18 @@ Result<void> EventLoop::every(uint64_t period_us, std::function<void(uint64_t)> 
   if (error >= 0) error = sd_event_source_set_enabled(ticker->source, SD_EVENT_ON);
   if (error < 0) return fail_errno("start the tick", -error);
   ticker_ = std::move(ticker);
+  return {};
+}
+
+Result<void> EventLoop::once(uint64_t delay_us, std::function<void()> callback) {
+  auto source = std::make_unique<Source>();
+  source->callback = std::move(callback);
+  if (const int error = sd_event_add_time_relative(event_, &source->source, CLOCK_MONOTONIC, delay_us, kAccuracyUs,
+                                                   Source::on_time, source.get());
+      error < 0) {
+    return fail_errno("start a timer", -error);
+  }
+  once_ = std::move(source);
   return {};
 }
 

@@ -28,6 +28,8 @@ class EventLoop {
   /// Calls back every `period_us`, on a grid that begins now, with the number of grid points that were missed before
   /// this call. Replaces the period of an earlier call.
   [[nodiscard]] Result<void> every(uint64_t period_us, std::function<void(uint64_t missed)> callback);
+  /// Calls back once, `delay_us` from now; a call before that takes the place of the earlier one.
+  [[nodiscard]] Result<void> once(uint64_t delay_us, std::function<void()> callback);
   /// Until stop(). Errors: what sd-event says.
   [[nodiscard]] Result<void> run();
   void stop();
@@ -40,6 +42,7 @@ class EventLoop {
   sd_event* event_ = nullptr;
   std::vector<std::unique_ptr<Source>> sources_;
   std::unique_ptr<Ticker> ticker_;
+  std::unique_ptr<Source> once_;
 };
 
 }  // namespace stackwatch

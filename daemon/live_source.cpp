@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "config/load.h"
 #include "config/match.h"
 #include "config/rule.h"
 
@@ -15,8 +16,11 @@ constexpr double kSuspectFrequencyHz = 99;
 /// Page faults tell of growth at next to no cost; what costs more is for rules to ask for.
 const std::vector<ProbeKind> kSuspectProbes = {ProbeKind::kOnCpu, ProbeKind::kPageFault};
 
+/// Places of the survey, on top of those for whom somebody asked or who stand out.
+size_t survey_places(const Config& config) { return config.limits.attachments / 2; }
+
 AttachmentLimits limits_of(const Config& config) {
-  return {config.limits.attachments, config.limits.stacks_per_process};
+  return {config.limits.attachments + survey_places(config), config.limits.stacks_per_process};
 }
 
 }  // namespace
@@ -28,18 +32,82 @@ LiveSource::LiveSource(Parts parts, const Clock& clock, const Config& config)
 
 void LiveSource::configure(const Config& config) {
   ranker_.configure(config.ranking);
-  rules_.set_rules(config.watch);
+  configured_rules_ = config.watch;
+  set_rules();
+  survey_.configure(config.survey, survey_places(config));
+  max_focused_ = config.limits.attachments;
   refused_.clear();
   parts_.attachments.set_limits(limits_of(config));
 }
 
-Result<std::optional<TickBatch>> LiveSource::next() {
+// A rule of the configuration wins over an added one.
+void LiveSource::set_rules() {
+  std::vector<WatchRule> all = configured_rules_;
+  all.insert(all.end(), added_rules_.begin(), added_rules_.end());
+  rules_.set_rules(std::move(all));
+  refused_.clear();
+}
+
+Result<void> LiveSource::add_rule(const WatchRule& rule) {
+  static constexpr const char* kWhat = "add a watch rule";
+  if (added_rules_.size() >= kMaxWatchRules) return fail(kWhat, "there are too many", "remove some of them");
+  if (rules_.find(rule.id) != nullptr) {
+    return fail(ErrorKind::kUsage, kWhat, "there is a rule " + rule.id, "give it another id");
+  }
+  added_rules_.push_back(rule);
+  set_rules();
+  auto attached = attach_new();
+  if (attached && rule.pid) {
+    const auto sample = std::ranges::find(samples_, *rule.pid, &ProcessSample::pid_in_ns);
+    if (sample == samples_.end()) {
+      attached = fail(ErrorKind::kUsage, kWhat, "there is no process " + std::to_string(*rule.pid));
+    } else if (!is_focused(sample->key)) {
+      const std::string problem = attach_problem();
+      attached = fail(kWhat, problem.empty() ? "the process does not match the rest of the rule" : problem);
+    }
+  }
+  if (!attached) {
+    added_rules_.pop_back();
+    set_rules();
+  }
+  return attached;
+}
+
+Result<void> LiveSource::remove_rule(const std::string& id) {
+  if (std::erase_if(added_rules_, [&id](const WatchRule& rule) { return rule.id == id; }) == 0) {
+    const bool configured = rules_.find(id) != nullptr;
+    return fail(ErrorKind::kUsage, "remove a watch rule",
+                configured ? "the rule " + id + " is one of the configuration" : "there is no rule " + id,
+                configured ? "take it out of the file and reload" : "see stackwatch watch list");
+  }
+  set_rules();
+  return {};
+}
+
+std::vector<WatchRow> LiveSource::watches() const {
+  std::vector<WatchRow> rows;
+  for (const WatchRule& rule : configured_rules_) rows.push_back({rule, true, 0});
+  for (const WatchRule& rule : added_rules_) rows.push_back({rule, false, 0});
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    const AttachReason* reason = parts_.attachments.reason(process);
+    const auto row = std::ranges::find(rows, reason->rule, [](const WatchRow& each) { return each.rule.id; });
+    if (!reason->rule.empty() && row != rows.end()) ++row->processes;
+  }
+  return rows;
+}
+
+Result<void> LiveSource::attach_new() {
+  if (auto taken = take_census(); !taken) return taken;
+  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
+  return {};
+}
+
+Result<void> LiveSource::take_census() {
   const uint64_t begun_ns = clock_.monotonic_ns();
   auto samples = parts_.census.take();
   if (!samples) return Failure(samples.error());
   samples_ = std::move(*samples);
-  const uint64_t now_ns = clock_.monotonic_ns();
-  census_ms_ = static_cast<double>(now_ns - begun_ns) * 1e-6;
+  census_ms_ = static_cast<double>(clock_.monotonic_ns() - begun_ns) * 1e-6;
   index_.clear();
   index_by_pid_.clear();
   tasks_ = 0;
@@ -48,7 +116,12 @@ Result<std::optional<TickBatch>> LiveSource::next() {
     index_by_pid_[samples_[i].key.pid] = i;
     tasks_ += samples_[i].threads;
   }
+  return {};
+}
 
+Result<std::optional<TickBatch>> LiveSource::next() {
+  if (auto taken = take_census(); !taken) return Failure(taken.error());
+  const uint64_t now_ns = clock_.monotonic_ns();
   end_exited();
   std::erase_if(refused_, [this](const auto& entry) { return !index_.contains(entry.first); });
   TickBatch batch;
@@ -62,6 +135,10 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   batch.deltas = std::move(ready.deltas);
   batch.exits = std::move(ready.exits);
   batch.detached = std::move(ready.detached);
+  board_.observe(batch.time_s, batch.deltas);
+  for (const auto* gone : {&batch.exits, &batch.detached}) {
+    for (const ProcessKey& process : *gone) board_.forget(process);
+  }
 
   ranker_.observe(batch.time_s, samples_);
   full_problem_.clear();
@@ -132,8 +209,21 @@ AttachReason LiveSource::child_of(const ProcessKey& parent, const AttachReason& 
 void LiveSource::attach_wanted() {
   for (const ProcessSample& sample : samples_) attach_by_rule(sample);
   for (const ProcessKey& suspect : ranker_.suspects()) {
-    if (!parts_.attachments.contains(suspect)) attach_suspect(suspect);
+    const AttachReason* reason = parts_.attachments.contains(suspect) ? parts_.attachments.reason(suspect) : nullptr;
+    if (reason == nullptr || reason->kind == AttachReason::Kind::kSurvey) attach_suspect(suspect);
   }
+  for (const ProcessKey& process : survey_.choose(ranker_.ranking())) {
+    if (!parts_.attachments.contains(process)) attach_surveyed(process);
+  }
+}
+
+void LiveSource::attach_surveyed(const ProcessKey& process) {
+  const ProcessSample* sample = sample_of(process);
+  if (sample == nullptr) return;
+  attach(*sample, {process,
+                   {ProbeKind::kOnCpu},
+                   {.frequency_hz = survey_.frequency_hz(), .children = false},
+                   {AttachReason::Kind::kSurvey, "", "survey"}});
 }
 
 void LiveSource::attach_suspect(const ProcessKey& suspect) {
@@ -189,16 +279,29 @@ void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachR
 // Who was refused once is not tried again until the configuration changes: a try disturbs the sampling of all others.
 void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
   if (refused_.contains(sample.key)) return;
-  if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) {
+  if (order.reason.kind != AttachReason::Kind::kSurvey && !is_focused(sample.key) && focus_is_full()) {
     full_problem_ = fmt::format(
         "more processes to watch than the {} that may be (raise attachments in [limits], or "
         "narrow the watch rules)",
-        parts_.attachments.size());
+        max_focused_);
     return;
   }
+  if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) return;  // a place is free next tick
   if (auto attached = parts_.attachments.attach(identity_of(sample), sample, order); !attached) {
     refused_[sample.key] = attached.error().message();
   }
+}
+
+bool LiveSource::is_focused(const ProcessKey& process) const {
+  return parts_.attachments.contains(process) &&
+         parts_.attachments.reason(process)->kind != AttachReason::Kind::kSurvey;
+}
+
+bool LiveSource::focus_is_full() const {
+  if (parts_.attachments.size() < max_focused_) return false;
+  const std::vector<ProcessKey> all = parts_.attachments.processes();
+  const auto focused = std::ranges::count_if(all, [this](const ProcessKey& process) { return is_focused(process); });
+  return static_cast<size_t>(focused) >= max_focused_;
 }
 
 std::string LiveSource::attach_problem() const {
@@ -213,8 +316,15 @@ void LiveSource::drop_unwanted() {
     const AttachReason::Kind kind = parts_.attachments.reason(process)->kind;
     if (is_wanted_by_rule(process) || keep_(process)) continue;
     const bool is_suspect = std::ranges::find(suspects, process) != suspects.end();
-    if (is_suspect && kind != AttachReason::Kind::kSuspect) attach_suspect(process);
-    if (!is_suspect) parts_.attachments.end(process, false);
+    if (is_suspect) {
+      if (kind != AttachReason::Kind::kSuspect) attach_suspect(process);
+    } else if (survey_.contains(process)) {
+      const bool as_wanted = kind == AttachReason::Kind::kSurvey &&
+                             parts_.attachments.options(process)->frequency_hz == survey_.frequency_hz();
+      if (!as_wanted) attach_surveyed(process);
+    } else {
+      parts_.attachments.end(process, false);
+    }
   }
   rules_.end_tick();
 }
@@ -224,6 +334,7 @@ bool LiveSource::is_wanted_by_rule(const ProcessKey& process) {
   const ProcessSample* sample = sample_of(process);
   switch (reason.kind) {
     case AttachReason::Kind::kSuspect:
+    case AttachReason::Kind::kSurvey:
       return false;
     case AttachReason::Kind::kRule: {
       if (sample == nullptr) return true;  // it has ended; end_exited() decides
@@ -265,6 +376,21 @@ ProcessIdentity LiveSource::identify(const ProcessKey& process) const {
 
 bool LiveSource::has_process(int32_t pid_in_ns) const {
   return std::ranges::find(samples_, pid_in_ns, &ProcessSample::pid_in_ns) != samples_.end();
+}
+
+std::vector<UnusualStack> LiveSource::unusual_stacks(size_t limit) const {
+  std::vector<UnusualStack> result;
+  for (const StackBoard::Row& row : board_.unusual(limit)) {
+    UnusualStack& stack = result.emplace_back();
+    for (const FunctionId frame : row.frames) stack.frames.push_back(parts_.attachments.functions()[frame].name);
+    stack.score = row.score;
+    stack.before_cores = row.past_cores;
+    stack.now_cores = row.now_cores;
+    for (const StackBoard::Share& share : row.processes) {
+      stack.processes.push_back({identify(share.process), share.past_cores, share.now_cores});
+    }
+  }
+  return result;
 }
 
 Losses LiveSource::losses(const ProcessKey& process, ProbeKind probe) const {

@@ -15,7 +15,9 @@
 #include "daemon/procfs.h"
 #include "daemon/ranking.h"
 #include "daemon/rule_book.h"
+#include "daemon/stack_board.h"
 #include "daemon/status.h"
+#include "daemon/survey.h"
 
 namespace stackwatch {
 
@@ -38,33 +40,54 @@ class LiveSource final : public DeltaSource {
   /// Ticks were missed since the last next().
   void mark_late() { late_ = true; }
 
+  /// A rule on top of the configuration's, in force at once: processes that it matches are attached before this
+  /// returns. Errors: a rule with this id is there; its pid does not exist or cannot be attached (the rule is not taken
+  /// then).
+  [[nodiscard]] Result<void> add_rule(const WatchRule& rule);
+  /// Error: there is no such rule among those added.
+  [[nodiscard]] Result<void> remove_rule(const std::string& id);
+  [[nodiscard]] std::vector<WatchRow> watches() const;
+  /// Whether a process that is now called so may have to be attached by a rule.
+  [[nodiscard]] bool may_want(std::string_view comm) const { return rules_.may_match(comm); }
+  /// Attaches what rules want between two ticks.
+  [[nodiscard]] Result<void> attach_new();
+
   [[nodiscard]] Result<std::optional<TickBatch>> next() override;
   [[nodiscard]] ProcessIdentity identify(const ProcessKey& process) const override;
   [[nodiscard]] Losses losses(const ProcessKey& process, ProbeKind probe) const override;
 
   // For status and control.
   [[nodiscard]] Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const;
+  /// Stacks of the whole machine whose frequency is unusual against their own past, most unusual first.
+  [[nodiscard]] std::vector<UnusualStack> unusual_stacks(size_t limit) const;
   [[nodiscard]] size_t processes() const { return samples_.size(); }
   [[nodiscard]] uint64_t tasks() const { return tasks_; }
   [[nodiscard]] size_t suspects() const { return ranker_.suspects().size(); }
+  [[nodiscard]] size_t surveyed() const { return survey_.size(); }
   [[nodiscard]] size_t rules() const { return rules_.rules().size(); }
+  [[nodiscard]] bool has_rules() const { return !rules_.rules().empty(); }
   [[nodiscard]] double census_ms() const { return census_ms_; }
   /// What cannot be attached now, one line; empty where all is well.
   [[nodiscard]] std::string attach_problem() const;
   [[nodiscard]] bool has_process(int32_t pid_in_ns) const;
 
  private:
+  [[nodiscard]] Result<void> take_census();
+  void set_rules();
   void end_exited();
   [[nodiscard]] std::vector<ProcessKey> replace_programs();
   void attach_adopted();
   void attach_wanted();
   void attach_suspect(const ProcessKey& suspect);
+  void attach_surveyed(const ProcessKey& process);
   void attach_by_rule(const ProcessSample& sample);
   void follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason);
   [[nodiscard]] ProcessSample unseen_child(const ProbeEngine::Adopted& child) const;
   [[nodiscard]] AttachReason child_of(const ProcessKey& parent, const AttachReason& reason) const;
   [[nodiscard]] bool is_wanted_by_rule(const ProcessKey& process);
   void attach(const ProcessSample& sample, AttachOrder order);
+  [[nodiscard]] bool is_focused(const ProcessKey& process) const;
+  [[nodiscard]] bool focus_is_full() const;
   void drop_unwanted();
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
   [[nodiscard]] ProcessIdentity identity_of(const ProcessSample& sample) const;
@@ -73,6 +96,8 @@ class LiveSource final : public DeltaSource {
   Parts parts_;
   const Clock& clock_;
   Ranker ranker_;
+  Survey survey_;
+  StackBoard board_;
   RuleBook rules_;
   std::function<bool(const ProcessKey&)> keep_ = [](const ProcessKey&) { return false; };
   std::vector<ProcessSample> samples_;
@@ -81,6 +106,9 @@ class LiveSource final : public DeltaSource {
   uint64_t tasks_ = 0;
   double census_ms_ = 0;
   bool late_ = false;
+  std::vector<WatchRule> configured_rules_;
+  std::vector<WatchRule> added_rules_;
+  size_t max_focused_ = 0;
   std::string full_problem_;
   std::unordered_map<ProcessKey, std::string> refused_;  // why each cannot be attached; only processes that live
 };

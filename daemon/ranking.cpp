@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kNowHalfLifeS = 3;     // one busy tick counts for a fifth
 constexpr double kPastHalfLifeS = 300;  // "usual" is what it did in the last minutes
+constexpr int kSuspectTicks = 2;        // in a row: a single burst is over before anybody could look
 constexpr double kLearnS = 20;          // younger processes have no past to be compared with
 constexpr double kNoiseBand = 4;        // in mean absolute deviations: about 3.2 standard deviations
 constexpr double kMaxChange = 4;        // sixteen times the usual; more says no more
@@ -51,6 +52,7 @@ void Ranker::update(History& history, const ProcessSample& sample, double interv
   }
   current[index(Metric::kRss)] = static_cast<double>(sample.rss_bytes);
   history.totals = totals;
+  history.last = current;
   if (first) {
     history.now = history.past = current;
     return;
@@ -67,22 +69,22 @@ void Ranker::update(History& history, const ProcessSample& sample, double interv
   }
 }
 
-Ranked Ranker::rank(const ProcessSample& sample, const History& history) const {
+Ranked Ranker::rank(const ProcessSample& sample, const History& history, const Metrics& now) const {
   Ranked ranked;
   ranked.key = sample.key;
-  ranked.now = history.now;
+  ranked.now = now;
   ranked.past = history.past;
+  ranked.age_s = history.age_s;
   ranked.entitled_cores = entitlement_.cores(sample);
   const RankingWeights& w = config_.weights;
   const Metrics weights = {w.on_cpu, w.run_queue, w.switches, w.faults, w.rss, w.io};
   for (size_t m = 0; m < kMetrics; ++m) {
-    const double off = history.now[m] - history.past[m];
+    const double off = now[m] - history.past[m];
     if (history.age_s < kLearnS || off < kFloor[m] || off < kNoiseBand * history.deviation[m]) continue;
-    ranked.parts[m] =
-        weights[m] * std::min(kMaxChange, std::log2(history.now[m] / std::max(history.past[m], kFloor[m])));
+    ranked.parts[m] = weights[m] * std::min(kMaxChange, std::log2(now[m] / std::max(history.past[m], kFloor[m])));
     ranked.parts[m] = std::max(ranked.parts[m], 0.0);
   }
-  const double cores = history.now[index(Metric::kOnCpu)];
+  const double cores = now[index(Metric::kOnCpu)];
   ranked.parts[kMetrics] = w.entitlement * cores / ranked.entitled_cores;
   ranked.score = w.on_cpu * cores + std::accumulate(ranked.parts.begin(), ranked.parts.end(), 0.0);
   return ranked;
@@ -106,7 +108,12 @@ const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<Proc
 
   ranking_.clear();
   ranking_.reserve(samples.size());
-  for (const ProcessSample& sample : samples) ranking_.push_back(rank(sample, histories_[sample.key]));
+  for (const ProcessSample& sample : samples) {
+    History& history = histories_[sample.key];
+    ranking_.push_back(rank(sample, history, history.now));
+    const bool above = rank(sample, history, history.last).score >= config_.floor;
+    history.ticks_above = above ? history.ticks_above + 1 : 0;
+  }
   std::ranges::sort(ranking_, [](const Ranked& a, const Ranked& b) {
     return a.score != b.score ? a.score > b.score : a.key < b.key;
   });
@@ -128,7 +135,7 @@ void Ranker::choose_suspects(double time_s) {
     const bool dwelling = is_suspect && time_s - history.suspect_since_s < config_.min_dwell_s;
     if (dwelling) {
       staying.push_back(&ranked);
-    } else if (ranked.score >= lowest_wanted) {
+    } else if (ranked.score >= lowest_wanted && (is_suspect || history.ticks_above >= kSuspectTicks)) {
       candidates.push_back(&ranked);
     } else {
       history.suspect_since_s = -1;

@@ -26,6 +26,7 @@ struct Ranked {
   Metrics now{};   ///< cores, cores waiting, 1/s, 1/s, bytes, bytes/s
   Metrics past{};  ///< what the process usually does; equal to `now` where it is too young to tell
   double entitled_cores = 0;
+  double age_s = 0;  ///< since it was seen first
   /// What its score is made of: one part per metric, and the share of its entitlement last. Weighted.
   std::array<double, kMetrics + 1> parts{};
 
@@ -48,7 +49,8 @@ class Ranker {
   /// One census, `time_s` on the monotonic clock. Returns all processes, best first; valid until the next call.
   const std::vector<Ranked>& observe(double time_s, const std::vector<ProcessSample>& samples);
   [[nodiscard]] const std::vector<Ranked>& ranking() const { return ranking_; }
-  /// At most max_suspects, each at least min_dwell_s once it is one (as long as it lives).
+  /// At most max_suspects, each at least min_dwell_s once it is one (as long as it lives). Nobody becomes one for a
+  /// single busy tick.
   [[nodiscard]] const std::vector<ProcessKey>& suspects() const { return suspects_; }
 
  private:
@@ -61,9 +63,11 @@ class Ranker {
   };
   struct History {
     Totals totals;
-    Metrics now{};
+    Metrics last{};  ///< in the last tick alone
+    Metrics now{};   ///< smoothed
     Metrics past{};
     Metrics deviation{};
+    int ticks_above = 0;  ///< in a row, the last tick alone was worth a look
     double age_s = 0;
     double suspect_since_s = -1;
     uint64_t seen = 0;
@@ -71,7 +75,7 @@ class Ranker {
 
   [[nodiscard]] static Totals totals_of(const ProcessSample& sample);
   void update(History& history, const ProcessSample& sample, double interval_s, bool first) const;
-  [[nodiscard]] Ranked rank(const ProcessSample& sample, const History& history) const;
+  [[nodiscard]] Ranked rank(const ProcessSample& sample, const History& history, const Metrics& now) const;
   void choose_suspects(double time_s);
 
   RankingConfig config_;

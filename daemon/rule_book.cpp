@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "config/glob.h"
 #include "config/match.h"
 
 namespace stackwatch {
@@ -67,6 +68,13 @@ const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
     verdict.rule = match(sample);
   }
   return verdict.rule;
+}
+
+bool RuleBook::may_match(std::string_view comm) const {
+  constexpr size_t kMaxComm = 15;  // a name of that length may have been cut
+  return std::ranges::any_of(rules_, [comm](const WatchRule& rule) {
+    return !rule.name || comm.size() >= kMaxComm || match_glob(*rule.name, comm) == GlobMatch::kYes;
+  });
 }
 
 void RuleBook::end_tick() {

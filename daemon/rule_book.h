@@ -26,6 +26,8 @@ class RuleBook {
 
   /// The first rule that matches; nullptr where none does. Valid until set_rules().
   const WatchRule* rule_of(const ProcessSample& sample);
+  /// Whether a process of this name may fall under a rule; false only where the names alone rule that out.
+  [[nodiscard]] bool may_match(std::string_view comm) const;
   /// Forgets processes that were not looked up since the last call.
   void end_tick();
 

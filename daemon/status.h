@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "core/alert.h"
 #include "core/losses.h"
 #include "core/probe_kind.h"
@@ -33,6 +34,7 @@ struct Status {
 
   uint64_t suspects = 0;
   uint64_t attachments = 0;
+  uint64_t surveyed = 0;  ///< processes that the survey samples or would, were they not watched more closely
   uint64_t watch_rules = 0;
   uint64_t functions = 0;  ///< named so far
   uint64_t alerts_pending = 0;
@@ -68,6 +70,20 @@ struct RankingRow {
   int32_t nice = 0;
 };
 
+/// One row of `stackwatch top --by stacks`: a stack and the processes that it is on a CPU in.
+struct UnusualStack {
+  struct Share {
+    ProcessIdentity process;
+    double before_cores = 0;
+    double now_cores = 0;
+  };
+  std::vector<std::string> frames;  ///< root first
+  double score = 0;                 ///< about a number of standard deviations from its own past; negative: less often
+  double before_cores = 0;
+  double now_cores = 0;
+  std::vector<Share> processes;  ///< largest change first
+};
+
 /// One row of `stackwatch attachments`.
 struct AttachmentRow {
   ProcessIdentity process;
@@ -79,6 +95,13 @@ struct AttachmentRow {
   uint64_t stacks = 0;  ///< distinct ones so far
   Losses lost;
   std::string problem;  ///< why a probe that was asked for is missing; empty where none is
+};
+
+/// One row of `stackwatch watch list`.
+struct WatchRow {
+  WatchRule rule;
+  bool configured = true;  ///< from a file; else added at run time
+  uint64_t processes = 0;  ///< attached by it now, children included
 };
 
 /// What `stackwatch stacks` tells.
@@ -104,7 +127,16 @@ class ControlBackend {
   [[nodiscard]] virtual Status status() const = 0;
   /// Best first. `by` is empty (the score) or a metric: on_cpu, run_queue, switches, faults, rss, io.
   [[nodiscard]] virtual Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const = 0;
+  /// Most unusual first.
+  [[nodiscard]] virtual std::vector<UnusualStack> unusual_stacks(size_t limit) const = 0;
   [[nodiscard]] virtual std::vector<AttachmentRow> attachments() const = 0;
+  /// Takes a rule into force at once, and tells its id. It lasts as long as the daemon runs, or until it is removed.
+  /// Error of kind kUsage: the rule says something wrong; of any other kind: no process of it can be attached.
+  [[nodiscard]] virtual Result<std::string> add_watch(WatchRule rule) = 0;
+  /// Error: there is no such rule, or it is one of the configuration's files.
+  [[nodiscard]] virtual Result<void> remove_watch(const std::string& id) = 0;
+  /// Those of the configuration first.
+  [[nodiscard]] virtual std::vector<WatchRow> watches() const = 0;
   /// `pid` is one of the daemon's pid namespace. `since_s` 0 means as far back as is kept.
   /// Error of kind kUsage: there is no such process; of any other kind: it is not attached, or not for this probe.
   [[nodiscard]] virtual Result<StacksReport> stacks(int32_t pid, ProbeKind probe, double since_s,

@@ -123,7 +123,7 @@ TEST_F(RecordTest, EverybodyIsInARecordOfAll) {
   STACKWATCH_REQUIRE_BPF();
   Child burn({test_program("burn"), "--seconds", "30"});
   Child sleeper({"sleep", "30"});
-  ASSERT_EQ(record({"--all", "-d", "2.5", "-o", file()}).exit_code, 0);
+  ASSERT_EQ(record({"--all", "-F", "99", "-d", "7", "-o", file()}).exit_code, 0);
   const Contents contents = read_capture(file());
   EXPECT_THAT(contents.comms, AllOf(Contains("burn"), Contains("sleep")));
   EXPECT_GT(contents.by_function.at("burn_all"), 50);

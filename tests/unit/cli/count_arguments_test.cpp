@@ -98,6 +98,7 @@ TEST(RecordArguments, WrongUseHasExitCodeTwo) {
                                                        {"-p", "1"},
                                                        {"--all", "-p", "1", "-o", "f"},
                                                        {"--all", "-o", "f", "--", "ls"},
+                                                       {"--all", "-o", "f", "--probe", "off_cpu"},
                                                        {"-p", "1", "-o", "f", "--format", "tree"},
                                                        {"-p", "1", "-o", "f", "-i", "1"}};
   for (const auto& arguments : cases) {
@@ -111,6 +112,7 @@ TEST(RecordArguments, AreUnderstood) {
   const auto all = parse_recording({"--all", "-o", "f", "-d", "10m"});
   ASSERT_TRUE(all && all->options) << (all ? "" : all.error().message());
   EXPECT_TRUE(all->options->all);
+  EXPECT_DOUBLE_EQ(all->options->frequency_hz, 19);
   EXPECT_DOUBLE_EQ(*all->options->duration_s, 600);
   const auto command = parse_recording({"-o", "f", "--", "make", "-o", "g"});
   ASSERT_TRUE(command && command->options);

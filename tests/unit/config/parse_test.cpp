@@ -294,9 +294,6 @@ TEST(Config, TwoRulesForTheSameProcessesAreOddButAllowed) {
 }
 
 TEST(Config, WarnsOfWhatHasNoEffect) {
-  const Config survey = parsed("[survey]\nenabled = true");
-  ASSERT_EQ(survey.warnings.size(), 1U);
-  EXPECT_NE(survey.warnings[0].find("survey"), std::string::npos);
   EXPECT_EQ(parsed("[ranking]\nmax_suspects = 20\n[limits]\nattachments = 10").warnings.size(), 1U);
 }
 

@@ -79,6 +79,27 @@ class FakeBackend final : public ControlBackend {
     }
     return rows;
   }
+  [[nodiscard]] std::vector<UnusualStack> unusual_stacks(size_t limit) const override {
+    UnusualStack stack;
+    stack.frames = {"main", "aeMain", "dictFind"};
+    stack.score = 5.5;
+    stack.before_cores = 0.1;
+    stack.now_cores = 0.3;
+    stack.processes = {{process(kAttachedPid, "redis-server"), 0.1, 0.3}};
+    return std::vector(std::min<size_t>(limit, 1), stack);
+  }
+  [[nodiscard]] Result<std::string> add_watch(WatchRule rule) override {
+    if (rule.pid == 1) return fail("add a watch rule", "no room");
+    if (rule.frequency_hz > 1000) return fail(ErrorKind::kUsage, "watch rule, frequency", "too high");
+    if (rule.id.empty()) rule.id = "added-1";
+    watches_.push_back({rule, false, 1});
+    return rule.id;
+  }
+  [[nodiscard]] Result<void> remove_watch(const std::string& id) override {
+    if (std::erase_if(watches_, [&id](const WatchRow& row) { return row.rule.id == id; }) > 0) return {};
+    return fail(ErrorKind::kUsage, "remove a watch rule", "there is no rule " + id);
+  }
+  [[nodiscard]] std::vector<WatchRow> watches() const override { return watches_; }
   [[nodiscard]] std::vector<AttachmentRow> attachments() const override {
     AttachmentRow row;
     row.process = process(kAttachedPid, comm);
@@ -124,6 +145,8 @@ class FakeBackend final : public ControlBackend {
   StacksReport stacks_report = {
       {}, ProbeKind::kOnCpu, 0, 0, 100, {{{"main", "work"}, 70, {30, 40}}, {{"main", "idle"}, 30, {20, 10}}}, {}};
   mutable std::string last_by;
+
+  std::vector<WatchRow> watches_;
 };
 
 }  // namespace stackwatch

@@ -21,7 +21,10 @@ namespace stackwatch {
 /// A made-up machine under a live source: a test says which processes there are and what they do.
 class MachineTest : public testing::Test {
  protected:
-  MachineTest() { config_.ranking.max_suspects = 0; }
+  MachineTest() {
+    config_.ranking.max_suspects = 0;
+    config_.survey.enabled = false;
+  }
 
   /// With `config_`; before the first tick.
   void make_source() {

@@ -275,9 +275,25 @@ TEST_F(RankingTest, NoMoreSuspectsThanAllowedAndTheBestOnes) {
   config.floor = 0.01;
   make_ranker(config);
   for (int32_t i = 0; i < 20; ++i) start(10 + i, {.cores = 0.01 * i});
-  run(2);
+  run(3);
   EXPECT_TRUE(is_suspect(28));
   EXPECT_TRUE(is_suspect(29));
+}
+
+TEST_F(RankingTest, OneBusyTickMakesNobodyASuspect) {
+  start(10);
+  run(60);
+  loads_[10].cores = 2;
+  tick();
+  EXPECT_FALSE(is_suspect(10));
+  loads_[10].cores = 0;
+  for (int i = 0; i < 10; ++i) {
+    tick();
+    ASSERT_FALSE(is_suspect(10)) << "after " << i << " s";
+  }
+  loads_[10].cores = 2;
+  run(2);
+  EXPECT_TRUE(is_suspect(10));
 }
 
 TEST_F(RankingTest, ASuspectStaysForTheDwellTimeAndGoesAfterIt) {
