@@ -114,7 +114,7 @@ Result<void> Recording::start() {
   if (auto first = source_->next(); !first) return Failure(first.error());
   for (const int32_t pid : launch_.pids()) {
     const std::string what = "process " + std::to_string(pid);
-    if (!source_->has_process(pid)) return fail(what, "it has ended");
+    if (!source_->has_process(pid)) return fail(what, "it is not in the census", "it may have ended just now");
     if (machine_.attachments->size() == 0) return fail(what, source_->attach_problem());
   }
   return {};
