@@ -11,8 +11,8 @@
 
 #include "config/units.h"
 #include "core/alert.h"
+#include "core/time_text.h"
 #include "daemon/control/interface.h"
-#include "daemon/control/time_text.h"
 
 namespace stackwatch {
 namespace {

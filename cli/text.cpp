@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <ctime>
 
+#include "core/time_text.h"
 #include "daemon/alerting/message.h"
-#include "daemon/control/time_text.h"
 
 namespace stackwatch {
 namespace {

@@ -6,8 +6,8 @@
 #include <iterator>
 #include <limits>
 
+#include "core/time_text.h"
 #include "daemon/control/interface.h"
-#include "daemon/control/time_text.h"
 
 namespace stackwatch {
 namespace {

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdio>
 
-#include "daemon/control/time_text.h"
-#include "daemon/control/utf8.h"
+#include "core/time_text.h"
+#include "core/utf8.h"
 
 namespace stackwatch {
 namespace {

@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
+#include "core/time_text.h"
+#include "core/utf8.h"
 #include "daemon/control/json.h"
-#include "daemon/control/time_text.h"
-#include "daemon/control/utf8.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "daemon/control/time_text.h"
+#include "core/time_text.h"
 #include "tests/unit/control/fake_backend.h"
 
 namespace stackwatch {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/control/time_text.h"
+#include "core/time_text.h"
 
 #include <gtest/gtest.h>
 
