@@ -26,6 +26,8 @@ struct Typed {
   std::string stacks_since;
   std::string alerts_since;
   std::string format = "tree";
+  std::string import_tick;
+  std::string import_started;
 };
 
 /// Read here and not by CLI11, which lets the environment of the verbs that are not called win over the option.
@@ -83,6 +85,46 @@ void add_alerts(CLI::App& app, Typed& typed) {
                   "Wait for changes and print each; earlier ones come first only where --since is given");
 }
 
+/// Verbs that need no daemon.
+CLI::App& add_offline_verb(CLI::App& app, const char* name, const char* description, const char* example) {
+  CLI::App& verb = *app.add_subcommand(name, description);
+  verb.footer("Example:\n  " + std::string(example));
+  return verb;
+}
+
+void add_replay(CLI::App& app, Typed& typed) {
+  CLI::App& replay = add_offline_verb(app, "replay", "Run the detectors over a capture, as fast as it goes",
+                                      "stackwatch replay --json night.capture");
+  replay.add_option("FILE", typed.options.input, "The capture; - is standard input")->required();
+  replay.add_option("--config", typed.options.config_file, "The daemon's configuration (default: what is built in)")
+      ->type_name("FILE");
+  replay.add_flag("--json", typed.options.json, "A JSON line for each alert that fires or is resolved");
+}
+
+void add_import(CLI::App& app, Typed& typed) {
+  CLI::App& import = add_offline_verb(app, "import", "Make a capture of what another profiler has recorded",
+                                      "perf record -a -g -F 997 -- sleep 600; perf script -F +pid |\n"
+                                      "    stackwatch import perf-script - -o perf.capture");
+  import.require_subcommand(1);
+  CLI::App& perf = *import.add_subcommand("perf-script", "The text of `perf script`");
+  perf.footer("Example:\n  stackwatch import perf-script perf.txt -o perf.capture");
+  perf.add_option("FILE", typed.options.input, "The text, also compressed by zstd; - is standard input")->required();
+  perf.add_option("-o,--output", typed.options.output, "The capture; - is standard output")
+      ->type_name("FILE")
+      ->required();
+  perf.add_option("--event", typed.options.import_event,
+                  "The event to take (default: cpu-clock, task-clock, cycles or cpu-cycles, else the only one)");
+  perf.add_option("-F,--frequency", typed.options.import_frequency_hz,
+                  "How often a busy CPU was sampled (default: by the periods or the distances of samples)")
+      ->type_name("HZ")
+      ->check(CLI::Range(0.1, 1e6));
+  perf.add_option("--tick", typed.import_tick, "Length of a tick, like 500ms, 1s (default: 1s)")->type_name("DUR");
+  perf.add_option("--started", typed.import_started,
+                  "When the first sample was taken, like 2026-11-22T12:00:00Z; the text does not tell")
+      ->type_name("TIME");
+  perf.add_flag("--skip-bad-lines", typed.options.skip_bad_lines, "Count lines that make no sense instead of ending");
+}
+
 /// A duration before now, or a time; as ISO 8601 in UTC.
 Result<std::string> since_time(const std::string& text, const Clock& clock) {
   if (const auto time_ns = parse_time(text, ZonelessTime::kLocal)) return format_utc(*time_ns);
@@ -113,6 +155,21 @@ Result<Options> understand(const Typed& typed, const Clock& clock) {
     Result<std::string> since = since_time(typed.alerts_since, clock);
     if (!since) return Failure(since.error());
     options.alerts_since = std::move(*since);
+  }
+  if (!typed.import_tick.empty()) {
+    const Result<double> tick_s = parse_duration(typed.import_tick);
+    if (!tick_s) return Failure(tick_s.error());
+    if (*tick_s < 0.01 || *tick_s > 3600) {
+      return fail(ErrorKind::kUsage, "--tick " + typed.import_tick, "it is out of range", "between 10ms and 1h");
+    }
+    options.import_tick_s = *tick_s;
+  }
+  if (!typed.import_started.empty()) {
+    const auto started_ns = parse_time(typed.import_started, ZonelessTime::kLocal);
+    if (!started_ns) {
+      return fail(ErrorKind::kUsage, "--started " + typed.import_started, "it is no time", "like 2026-11-22T12:00:00Z");
+    }
+    options.import_started_ns = *started_ns;
   }
   return options;
 }
@@ -150,20 +207,25 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_verb(app, typed, "show", "The evidence of one alert", "stackwatch show bd9f59484791")
       .add_option("ALERT_ID", typed.options.alert_id, "As `stackwatch alerts` prints it")
       ->required();
+  add_replay(app, typed);
+  add_import(app, typed);
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto verbs = app.get_subcommands();
-    return Invocation{std::nullopt, verbs.empty() ? app.help() : verbs.front()->help("stackwatch")};
+    if (verbs.empty()) return Invocation{std::nullopt, app.help()};
+    const auto kinds = verbs.front()->get_subcommands();  // of import
+    return Invocation{std::nullopt, kinds.empty() ? verbs.front()->help("stackwatch")
+                                                  : kinds.front()->help("stackwatch " + verbs.front()->get_name())};
   } catch (const CLI::CallForVersion& version) {
     return Invocation{std::nullopt, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
     return wrong_use(app, error, argc, argv);
   }
-  static const std::map<std::string, Verb> kVerbs = {{"status", Verb::kStatus},           {"top", Verb::kTop},
-                                                     {"attachments", Verb::kAttachments}, {"stacks", Verb::kStacks},
-                                                     {"alerts", Verb::kAlerts},           {"show", Verb::kShow}};
+  static const std::map<std::string, Verb> kVerbs = {
+      {"status", Verb::kStatus}, {"top", Verb::kTop},   {"attachments", Verb::kAttachments}, {"stacks", Verb::kStacks},
+      {"alerts", Verb::kAlerts}, {"show", Verb::kShow}, {"replay", Verb::kReplay},           {"import", Verb::kImport}};
   typed.options.verb = kVerbs.at(app.get_subcommands().front()->get_name());
   Result<Options> options = understand(typed, clock);
   if (!options) return Failure(options.error());

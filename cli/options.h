@@ -11,7 +11,7 @@
 
 namespace stackwatch {
 
-enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow };
+enum class Verb { kStatus, kTop, kAttachments, kStacks, kAlerts, kShow, kReplay, kImport };
 enum class StacksFormat { kTree, kFolded, kJson };
 
 /// A checked command line. Members that the verb does not know keep their defaults.
@@ -35,6 +35,15 @@ struct Options {
   bool follow = false;
 
   std::string alert_id;
+
+  std::string input;        ///< replay, import: a file; "-" is standard input
+  std::string output;       ///< import
+  std::string config_file;  ///< replay; empty: the built-in defaults
+  std::string import_event;
+  std::optional<double> import_frequency_hz;
+  double import_tick_s = 1;
+  uint64_t import_started_ns = 0;  ///< CLOCK_REALTIME
+  bool skip_bad_lines = false;
 };
 
 /// What a command line asks for: a verb, or a text (help, version) to be printed.

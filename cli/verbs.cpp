@@ -7,8 +7,10 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/import.h"
 #include "cli/output.h"
 #include "cli/render.h"
+#include "cli/replay.h"
 #include "cli/text.h"
 #include "cli/top.h"
 #include "daemon/alerting/console_sink.h"
@@ -122,9 +124,13 @@ int report(const Error& error) {
 }  // namespace
 
 Result<void> run_verb(const Options& options, const Clock& clock) {
+  const Style style{wants_colour(STDOUT_FILENO)};
+  // Those that need no daemon.
+  if (options.verb == Verb::kReplay) return run_replay(options, style);
+  if (options.verb == Verb::kImport) return run_import(options);
+
   Result<Client> client = Client::connect(options.socket, clock);
   if (!client) return Failure(client.error());
-  const Style style{wants_colour(STDOUT_FILENO)};
   switch (options.verb) {
     case Verb::kStatus:
       return run_status(*client, options, style);
@@ -138,6 +144,9 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       return run_alerts(*client, options, style);
     case Verb::kShow:
       return run_show(*client, options, style);
+    case Verb::kReplay:
+    case Verb::kImport:
+      break;
   }
   return {};
 }

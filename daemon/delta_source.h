@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
@@ -23,6 +24,9 @@ struct TickBatch {
   std::vector<ProcessKey> exits;     ///< attached processes that have ended; their last deltas were in this or an
                                      ///< earlier batch
   std::vector<ProcessKey> detached;  ///< processes that live on and are watched no longer; likewise
+  /// CLOCK_REALTIME minus the time line of time_s; nothing where the source leaves that to whoever has a clock. Part of
+  /// the batch, so that a replay tells the same times of day.
+  std::optional<int64_t> realtime_offset_ns;
 };
 
 /// Where deltas come from: live probes, a capture, a test. What comes after cannot tell them apart.

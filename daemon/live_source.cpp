@@ -146,6 +146,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   attach_wanted();
   drop_unwanted();
   batch.samples = samples_;
+  batch.realtime_offset_ns = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
   return std::optional(std::move(batch));
 }
 

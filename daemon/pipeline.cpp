@@ -14,7 +14,8 @@ Result<Pipeline::Outcome> Pipeline::tick() {
     return outcome;
   }
   const std::vector<Observation> observations = detection_.observe(**batch);
-  outcome.changed = policy_.tick((*batch)->time_s, observations, (*batch)->exits, (*batch)->replaced);
+  outcome.changed =
+      policy_.tick((*batch)->time_s, observations, (*batch)->exits, (*batch)->replaced, (*batch)->realtime_offset_ns);
   for (const Alert& alert : outcome.changed) {
     for (Attached& attached : sinks_) {
       auto published = attached.sink->publish(alert);

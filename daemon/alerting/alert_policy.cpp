@@ -60,9 +60,10 @@ AlertPolicy::AlertPolicy(AlertPolicyOptions options, const Clock& clock, AlertId
 void AlertPolicy::set_options(AlertPolicyOptions options) { options_ = std::move(options); }
 
 std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation> observations,
-                                     std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced) {
+                                     std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced,
+                                     std::optional<int64_t> realtime_offset_ns) {
   changed_.clear();
-  realtime_offset_ns_ = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
+  realtime_offset_ns_ = realtime_offset_ns.value_or(static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns()));
   for (const ProcessKey& process : replaced) end_process(process, time_s, kProgramReplaced);
   for (const Observation& observation : observations) observe(observation);
   for (const ProcessKey& process : exits) end_process(process, time_s, kProcessExited);

@@ -90,11 +90,12 @@ class AlertPolicy {
   /// One tick that ended at `time_s` (same time line as the observations and the findings' onsets, which is
   /// CLOCK_MONOTONIC or, in a replay, what the clock given to the constructor says). Observations of one process and
   /// probe come in order of time. `exits` are handled after the observations,
-  /// `replaced` (processes that execute another program now) before them. Returns a copy of each alert that began
+  /// `replaced` (processes that execute another program now) before them. `realtime_offset_ns` is CLOCK_REALTIME minus
+  /// that time line; nothing asks the clock. Returns a copy of each alert that began
   /// to fire or was resolved, in the order in which that happened: one publish() each.
   [[nodiscard]] std::vector<Alert> tick(double time_s, std::span<const Observation> observations,
-                                        std::span<const ProcessKey> exits,
-                                        std::span<const ProcessKey> replaced = {});
+                                        std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced = {},
+                                        std::optional<int64_t> realtime_offset_ns = {});
 
   /// For a reload: what is pending or firing stays, with the new times and bounds in force from the next tick.
   void set_options(AlertPolicyOptions options);
