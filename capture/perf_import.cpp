@@ -65,16 +65,17 @@ class Importer {
       : writer_(std::move(writer)), frequency_hz_(frequency_hz), begin_s_(begin_s), tick_s_(tick_s) {}
 
   /// Whether the time of a sample fits to those before it.
-  [[nodiscard]] bool fits(double time_s) const { return time_s >= tick_begin_s() - kMaxBackS; }
+  [[nodiscard]] bool fits(double time_s) const { return time_s - begin_s_ >= tick_begin_s() - kMaxBackS; }
   Result<void> add(const PerfSample& sample);
   Result<void> finish();
 
   PerfImportReport report;
 
  private:
-  [[nodiscard]] double tick_begin_s() const { return begin_s_ + static_cast<double>(tick_) * tick_s_; }
-  [[nodiscard]] double tick_end_s() const { return begin_s_ + static_cast<double>(tick_ + 1) * tick_s_; }
-  Process& process_of(const PerfHeader& header);
+  // The recorded time line begins with the first sample: perf's clock says nothing to anybody else.
+  [[nodiscard]] double tick_begin_s() const { return static_cast<double>(tick_) * tick_s_; }
+  [[nodiscard]] double tick_end_s() const { return static_cast<double>(tick_ + 1) * tick_s_; }
+  Process& process_of(const PerfHeader& header, double time_s);
   Result<void> end_tick(double end_s);
   Result<void> write_delta(Process& process, double end_s);
   Result<void> forget(std::map<int32_t, Process>::iterator process, double end_s);
@@ -93,7 +94,7 @@ class Importer {
   std::vector<FunctionId> frames_;        // of one sample, kept for its memory
 };
 
-Process& Importer::process_of(const PerfHeader& header) {
+Process& Importer::process_of(const PerfHeader& header, double time_s) {
   const int32_t pid = std::max(0, header.pid.value_or(header.tid));
   const auto [entry, is_new] = processes_.try_emplace(pid);
   Process& process = entry->second;
@@ -102,7 +103,7 @@ Process& Importer::process_of(const PerfHeader& header) {
     ++report.processes;
     process.identity.key.pid = process.identity.pid_in_ns = pid;
     process.identity.comm = header.comm;
-    process.first_s = header.time_s;
+    process.first_s = time_s;
     process.renamed = !leads;  // a thread's name will do until the leader is seen
   } else if (leads && process.identity.comm != header.comm) {
     process.replaced |= !std::exchange(process.renamed, false);
@@ -113,20 +114,21 @@ Process& Importer::process_of(const PerfHeader& header) {
 
 Result<void> Importer::add(const PerfSample& sample) {
   const PerfHeader& header = sample.header;
-  while (header.time_s >= tick_end_s()) {
+  const double time_s = header.time_s - begin_s_;
+  while (time_s >= tick_end_s()) {
     if (auto ended = end_tick(tick_end_s()); !ended) return ended;
     if (!processes_.empty()) continue;
-    tick_ = std::max(tick_, static_cast<uint64_t>((header.time_s - begin_s_) / tick_s_));  // nobody sees the gap
+    tick_ = std::max(tick_, static_cast<uint64_t>(time_s / tick_s_));  // nobody sees the gap
     break;
   }
-  if (header.time_s < tick_begin_s()) ++report.late;
-  last_s_ = std::max(last_s_, header.time_s);
+  if (time_s < tick_begin_s()) ++report.late;
+  last_s_ = std::max(last_s_, time_s);
   if (header.pid.value_or(header.tid) == 0) {
     ++report.idle;
     return {};
   }
-  Process& process = process_of(header);
-  process.last_s = header.time_s;
+  Process& process = process_of(header, time_s);
+  process.last_s = time_s;
   frames_.clear();
   for (auto frame = sample.frames.rbegin(); frame != sample.frames.rend(); ++frame) {
     frames_.push_back(namer_.name(*frame));
@@ -238,11 +240,9 @@ Result<std::string> read_front(ByteSource& text, const std::string& name) {
   return front;
 }
 
-CaptureHeader header_of(const PerfSample& first, const PerfImportOptions& options) {
+CaptureHeader header_of(const PerfImportOptions& options) {
   CaptureHeader header;
-  header.origin_s = static_cast<int64_t>(first.header.time_s);
-  const double behind_ns = (first.header.time_s - static_cast<double>(header.origin_s)) * 1e9;
-  header.started_ns = options.started_ns - std::min(options.started_ns, static_cast<uint64_t>(behind_ns));
+  header.started_ns = options.started_ns;
   header.tick_s = options.tick_s;
   header.marks_ticks = true;
   return header;
@@ -285,7 +285,7 @@ Result<PerfImportReport> import_perf_script(std::unique_ptr<ByteSource> text, co
   auto first = reader.next();
   if (!first) return Failure(first.error());
   if (!first->has_value()) return fail("import " + name, "it has no samples of the event " + survey->event);
-  auto writer = CaptureWriter::create(output, header_of(**first, options));
+  auto writer = CaptureWriter::create(output, header_of(options));
   if (!writer) return Failure(writer.error());
   Importer importer(std::move(*writer), *survey->frequency_hz, (**first).header.time_s, options.tick_s);
   const auto imported = import_all(reader, importer, std::move(*first));

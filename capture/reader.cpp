@@ -83,7 +83,7 @@ Result<void> CaptureReader::Impl::read_first() {
   constexpr const char* kNoCapture = "it is no capture: its first line is not {\"type\":\"capture\",…}";
   const auto any = read_line();
   if (!any && lines.line() != 1) return Failure(any.error());
-  if (!any) return Failure(lines.problem(std::string(kNoCapture) + "; " + any.error().why));
+  if (!any) return Failure(lines.problem(kNoCapture));
   if (!*any) return fail("read " + lines.name(), "it is empty");
   JsonFields fields(*document);
   if (fields.text("type") != "capture") return Failure(lines.problem(kNoCapture));

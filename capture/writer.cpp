@@ -311,8 +311,9 @@ Result<void> CaptureWriter::tick(double time_s, std::optional<int64_t> realtime_
     impl_->json.member("clock_ns", *realtime_offset_ns - impl_->header.realtime_offset_ns());
   }
   if (auto written = impl_->write_line(); !written) return written;
-  if (!impl_->flushed_s) impl_->flushed_s = time_s;
-  return std::abs(time_s - *impl_->flushed_s) >= kFlushS ? (impl_->flushed_s = time_s, flush()) : Result<void>();
+  if (impl_->flushed_s && std::abs(time_s - *impl_->flushed_s) < kFlushS) return {};
+  impl_->flushed_s = time_s;
+  return flush();
 }
 
 Result<void> CaptureWriter::flush() { return impl_->file.flush(); }
