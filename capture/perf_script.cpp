@@ -263,15 +263,16 @@ Result<bool> PerfScriptReader::take_line(std::string_view line) {
     state_ = State::kBetween;
     return true;
   }
-  return begin(*header);
+  begin(*header);
+  return false;
 }
 
-// True where the sample is complete with this one line.
-bool PerfScriptReader::begin(const PerfHeader& header) {
+// What follows the event is a frame (without call chains), or fields of a tracepoint; a call chain may follow these.
+void PerfScriptReader::begin(const PerfHeader& header) {
   if (!is_wanted(header.event)) {
     skip(header.event);
-    state_ = header.rest.empty() ? State::kUnwanted : State::kBetween;
-    return false;
+    state_ = State::kUnwanted;
+    return;
   }
   text_.clear();
   frames_.clear();
@@ -280,10 +281,7 @@ bool PerfScriptReader::begin(const PerfHeader& header) {
   comm_ = keep(header.comm);
   event_ = keep(header.event);
   state_ = State::kWanted;
-  if (header.rest.empty()) return false;
   if (const auto frame = parse_perf_frame(header.rest)) add_frame(*frame);
-  state_ = State::kBetween;
-  return true;
 }
 
 Result<bool> PerfScriptReader::bad(std::string why) {

@@ -96,7 +96,7 @@ class PerfScriptReader {
 
   [[nodiscard]] Result<bool> take_line(std::string_view line);
   [[nodiscard]] Result<bool> bad(std::string why);
-  bool begin(const PerfHeader& header);
+  void begin(const PerfHeader& header);
   void add_frame(const PerfFrame& frame);
   void skip(std::string_view event);
   Span keep(std::string_view text);
