@@ -211,7 +211,7 @@ TEST(PerfScriptReaderTest, OneEventIsReadAndTheOthersAreCounted) {
   EXPECT_EQ(all.error, "");
   EXPECT_THAT(all.stacks, ElementsAre("redis;read_[k];main", "redis;main"));
   EXPECT_THAT(all.counters.skipped, ElementsAre(std::pair<const std::string, uint64_t>("sched:sched_switch", 1)));
-  EXPECT_THAT(read(kText, false, "sched:sched_switch").stacks, ElementsAre("redis"))
+  EXPECT_THAT(read(kText, false, "sched:sched_switch").stacks, ElementsAre("redis;schedule_[k]"))
       << "the fields of a tracepoint are no frame";
 }
 
