@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/import.h"
 #include "cli/output.h"
 #include "cli/render.h"
 #include "cli/standalone.h"
@@ -116,9 +117,13 @@ Result<void> run_show(Client& client, const Options& options, const Style& style
 }  // namespace
 
 Result<void> run_verb(const Options& options, const Clock& clock) {
+  const Style style{wants_colour(STDOUT_FILENO)};
+  // Those that need no daemon.
+  if (options.verb == Verb::kReplay) return run_replay(options, style);
+  if (options.verb == Verb::kImport) return run_import(options);
+
   Result<Client> client = Client::connect(options.socket, clock);
   if (!client) return Failure(client.error());
-  const Style style{wants_colour(STDOUT_FILENO)};
   switch (options.verb) {
     case Verb::kStatus:
       return run_status(*client, options, style);
