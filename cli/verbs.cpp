@@ -118,9 +118,6 @@ Result<void> run_show(Client& client, const Options& options, const Style& style
 
 Result<void> run_verb(const Options& options, const Clock& clock) {
   const Style style{wants_colour(STDOUT_FILENO)};
-  // Those that need no daemon.
-  if (options.verb == Verb::kReplay) return run_replay(options, style);
-  if (options.verb == Verb::kImport) return run_import(options);
 
   Result<Client> client = Client::connect(options.socket, clock);
   if (!client) return Failure(client.error());
