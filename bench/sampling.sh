@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What sampling at 99 Hz costs a switch-heavy target: perf bench sched pipe -T on one CPU, alone, watched by us, and
+# What sampling at some rate (99 Hz unless told: sampling.sh [ROUNDS [HZ]]) costs a switch-heavy target: perf bench sched pipe -T on one CPU, alone, watched by us, and
 # under perf record -g, in turn, so that the machine's drift hits all alike. Ratios of medians.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/build/bin
 rounds=${1:-8}
+hz=${2:-99}
 loops=2000000
 dir=$(mktemp -d)
 daemon=
@@ -16,7 +17,7 @@ finish() {
 trap finish EXIT
 command -v perf >/dev/null || { echo "perf is needed (package linux-perf)" >&2; exit 1; }
 # The launcher is attached while it waits; what it starts is counted from its first sample on.
-printf '[ranking]\nmax_suspects = 0\n[[watch]]\ncmdline = "*sampling-bench-launcher*"\nchildren = true\n' >"$dir/watch.toml"
+printf '[ranking]\nmax_suspects = 0\n[[watch]]\ncmdline = "*sampling-bench-launcher*"\nchildren = true\nfrequency = %s\n[survey]\nenabled = false\n' "$hz" >"$dir/watch.toml"
 export STACKWATCH_SOCKET=$dir/socket
 
 pipe() { taskset -c 0 perf bench -f simple sched pipe -T -l "$loops"; } # prints seconds
@@ -38,7 +39,7 @@ samples() {
   "$bin/stackwatch" attachments | awk '$2 ~ /^(perf|sched-pipe)/ {for (i = 1; i <= NF; ++i) if ($i ~ /^on_cpu/) n += $(i + 4)} END {print n + 0}'
 }
 
-run_ns() { bpftool prog show name sample_on_cpu 2>/dev/null | sed -n 's/.*run_time_ns \([0-9]*\) run_cnt \([0-9]*\).*/\1 \2/p' | head -n 1; }
+run_ns() { bpftool prog show name sample 2>/dev/null | sed -n 's/.*run_time_ns \([0-9]*\) run_cnt \([0-9]*\).*/\1 \2/p' | head -n 1; }
 
 pipe >/dev/null
 start_daemon
@@ -51,7 +52,7 @@ for _ in $(seq "$rounds"); do
   samples >>"$dir/samples"
   wait $!
   stop_daemon
-  taskset -c 0 perf record -q -g -F 99 -e cpu-clock -o "$dir/perf.data" -- perf bench -f simple sched pipe -T -l "$loops" >>"$dir/perf" 2>/dev/null
+  taskset -c 0 perf record -q -g -F "$hz" -e cpu-clock -o "$dir/perf.data" -- perf bench -f simple sched pipe -T -l "$loops" >>"$dir/perf" 2>/dev/null
 done
 
 median() { sort -n "$1" | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
@@ -65,14 +66,14 @@ row() { # row NAME FILE RATIOS
 }
 echo "perf bench sched pipe -T on CPU 0, $loops operations, $rounds rounds in turn:"
 echo
-echo "| 99 Hz, call chains | µs per operation (median) | ratio to alone (median of pairs) | quartiles |"
+echo "| $hz Hz, call chains | µs per operation (median) | ratio to alone (median of pairs) | quartiles |"
 echo "|---|---|---|---|"
 seq "$rounds" | sed "s/.*/1/" >"$dir/ones"
 row "nobody" "$dir/alone" "$dir/ones"
 row "stackwatchd" "$dir/watched" "$dir/watched.ratio"
 row "perf record -g" "$dir/perf" "$dir/perf.ratio"
 
-printf '\nSamples of the target that the daemon told of after four seconds of it: median %s (396 are due; those of the last second or two wait for their names).\n' "$(median "$dir/samples")"
+printf '\nSamples of the target that the daemon told of after four seconds of it: median %s (%s are due; those of the last second or two wait for their names).\n' "$(median "$dir/samples")" "$((4 * hz))"
 
 if command -v bpftool >/dev/null && [ "$(id -u)" = 0 ]; then
   old=$(sysctl -n kernel.bpf_stats_enabled)
@@ -86,6 +87,6 @@ if command -v bpftool >/dev/null && [ "$(id -u)" = 0 ]; then
   sysctl -q kernel.bpf_stats_enabled="$old"
   kill "$load" 2>/dev/null || true
   stop_daemon
-  [ -z "${ns:-}" ] || awk -v ns="$ns" -v runs="$runs" 'BEGIN {
-    printf "\nThe sampling program itself: %d runs, %.0f ns each on average (idle CPUs included); at 99 Hz that is %.4f %% of a CPU.\n", runs, ns / runs, ns / runs * 99 / 1e7}'
+  [ -z "${ns:-}" ] || awk -v ns="$ns" -v runs="$runs" -v hz="$hz" 'BEGIN {
+    printf "\nThe sampling program itself: %d runs, %.0f ns each on average (idle CPUs included); at %d Hz that is %.4f %% of a CPU.\n", runs, ns / runs, hz, ns / runs * hz / 1e7}'
 fi

@@ -19,7 +19,7 @@ __u64 clock_offset_ns = 0;
 enum { kRunning = 0, kDead = 0x80 };
 
 static __always_inline __u32 state_of(struct task_struct* task) {
-  if (bpf_core_field_exists(task->__state)) return BPF_CORE_READ(task, __state);
+  if (bpf_core_field_exists(task->__state)) return task->__state;
   struct task_struct___until_5_13* older = (void*)task;
   return (__u32)BPF_CORE_READ(older, state);
 }
@@ -63,10 +63,10 @@ static __always_inline void count_wait(struct thread_wait* wait, struct task_str
 }
 
 static __always_inline void leave(void* ctx, struct task_struct* task, int preempted, __u64 now) {
-  __u32 tid = task->pid;
-  __u32 tgid = task->tgid;
-  struct watched_process* process = find_watched(tgid, task);
+  struct task_facts facts = TYPED_TASK_FACTS(task);
+  struct watched_process* process = find_watched(&facts);
   if (!process) return;
+  __u32 tid = task->pid;
   struct thread_wait* wait = bpf_map_lookup_elem(&waits, &tid);
   if (wait && wait->total_ns) count_wait(wait, task, process);
   __u32 state = state_of(task);
@@ -75,7 +75,7 @@ static __always_inline void leave(void* ctx, struct task_struct* task, int preem
     return;
   }
   struct scratch* s = get_scratch();
-  if (!s || !read_stack(ctx, s, process, tgid, task, 1)) return;
+  if (!s || !read_stack(ctx, s, process, &facts, 1)) return;
   enter_stack(s, process); /* the value comes when the wait ends */
   if (!wait) {
     struct thread_wait none = {};
@@ -127,7 +127,8 @@ int tell_waits(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
   if (!task) return 0;
   __u32 tid = task->pid;
-  struct watched_process* process = find_watched(task->tgid, task);
+  struct task_facts facts = TYPED_TASK_FACTS(task);
+  struct watched_process* process = find_watched(&facts);
   if (!process || task->exit_state || (state_of(task) & kDead)) return 0;
   struct thread_wait* wait = bpf_map_lookup_elem(&waits, &tid);
   if (!wait && !task->on_cpu) wait = begin_unseen(task, process);

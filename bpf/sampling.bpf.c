@@ -28,9 +28,11 @@ int sample(struct bpf_perf_event_data* ctx) {
   __u32 tgid = bpf_get_current_pid_tgid() >> 32;
   if (!tgid) return 0; /* idle */
   struct task_struct* task = (void*)bpf_get_current_task();
-  struct watched_process* process = find_watched(tgid, task);
-  if (!process || !is_due(n, tgid, process->rate_mhz, base_rate_mhz)) return 0;
-  if (!read_stack(ctx, s, process, tgid, task, 1)) return 0;
+  struct watched_process* seen = bpf_map_lookup_elem(&watched, &tgid);
+  if (!seen || !is_due(n, tgid, seen->rate_mhz, base_rate_mhz)) return 0; /* before anything that costs more */
+  struct task_facts facts = UNTYPED_TASK_FACTS(task);
+  struct watched_process* process = find_watched(&facts);
+  if (!process || !read_stack(ctx, s, process, &facts, 1)) return 0;
   struct stack_count* count = enter_stack(s, process);
   __sync_fetch_and_add(count ? &count->values[0] : &process->lost_map_full, weight);
   return 0;

@@ -20,6 +20,9 @@ struct SamplingLimits {
   uint32_t ring_bytes = 1U << 20;
 };
 
+/// Those of page faults: far fewer stacks touch fresh memory than use the CPU.
+inline constexpr SamplingLimits kPageFaultLimits = {.stacks = 16384, .processes = 4096, .ring_bytes = 1U << 18};
+
 /// Page faults per sample. Everybody's faults are counted by the kernel, one in so many runs the program: prime, so
 /// that a loop which faults so many pages a round is not always met at the same place.
 inline constexpr uint32_t kPageFaultPeriod = 31;

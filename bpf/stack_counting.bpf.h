@@ -56,14 +56,35 @@ static __always_inline struct scratch* get_scratch(void) {
   return bpf_map_lookup_elem(&scratch_map, &zero);
 }
 
-static __always_inline __u32 start_ticks_of(struct task_struct* leader) {
-  return (__u32)(BPF_CORE_READ(leader, start_boottime) / kStartTickNs);
-}
+/* What of a task names its process and its program. Where the verifier knows a task's type it is read directly, at a
+ * tenth of a helper's cost; elsewhere by helpers. */
+struct task_facts {
+  __u64 leader_start_ns; /* boot time */
+  __u64 exec_id;
+  __u32 tgid;
+  __u32 kernel_thread;
+};
+
+#define TYPED_TASK_FACTS(task)                                                                                      \
+  {                                                                                                                 \
+    .leader_start_ns = (task)->group_leader->start_boottime, .exec_id = (task)->self_exec_id, .tgid = (task)->tgid, \
+    .kernel_thread = (task)->flags & kKernelThread,                                                                 \
+  }
+
+#define UNTYPED_TASK_FACTS(task)                                                         \
+  {                                                                                      \
+    .leader_start_ns = BPF_CORE_READ((task), group_leader, start_boottime),              \
+    .exec_id = BPF_CORE_READ((task), self_exec_id), .tgid = BPF_CORE_READ((task), tgid), \
+    .kernel_thread = BPF_CORE_READ((task), flags) & kKernelThread,                       \
+  }
+
+static __always_inline __u32 start_ticks(__u64 start_ns) { return (__u32)(start_ns / kStartTickNs); }
 
 /* The entry of a process where it is attached. */
-static __always_inline struct watched_process* find_watched(__u32 tgid, struct task_struct* task) {
+static __always_inline struct watched_process* find_watched(const struct task_facts* facts) {
+  __u32 tgid = facts->tgid;
   struct watched_process* process = bpf_map_lookup_elem(&watched, &tgid);
-  if (!process || process->start_ticks != start_ticks_of(BPF_CORE_READ(task, group_leader))) return 0;
+  if (!process || process->start_ticks != start_ticks(facts->leader_start_ns)) return 0;
   return process;
 }
 
@@ -80,19 +101,19 @@ static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 s
 static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)bytes / sizeof(__u64) : 0; }
 
 /* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. 0 where it fails. */
-static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process, __u32 tgid,
-                                      struct task_struct* task, int with_kernel) {
+static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process,
+                                      const struct task_facts* facts, int with_kernel) {
   __u32 user = frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
   if (user > kMaxHalfStack) return 0; /* cannot be: tells the verifier */
   __u32 kernel = 0;
   if (with_kernel) kernel = frames_of(bpf_get_stack(ctx, &s->frames[user], kMaxHalfStack * sizeof(__u64), 0));
   if (kernel > kMaxHalfStack) return 0;
-  if (user == 0 && !(BPF_CORE_READ(task, flags) & kKernelThread)) __sync_fetch_and_add(&process->unwind_failed, 1);
+  if (user == 0 && !facts->kernel_thread) __sync_fetch_and_add(&process->unwind_failed, 1);
   if (user >= max_half_stack || kernel >= max_half_stack) __sync_fetch_and_add(&process->truncated, 1);
-  s->header.exec_id = BPF_CORE_READ(task, self_exec_id);
+  s->header.exec_id = facts->exec_id;
   s->header.user = user;
   s->header.kernel = kernel;
-  s->header.key.process.tgid = tgid;
+  s->header.key.process.tgid = facts->tgid;
   s->header.key.process.start_ticks = process->start_ticks;
   s->header.key.hash = hash_stack(s, user + kernel, s->header.exec_id * 256 + user);
   return 1;
@@ -135,16 +156,16 @@ static __always_inline struct stack_count* enter_stack(struct scratch* s, struct
 /* A child of a process that is attached with its children is attached before it runs. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
-  __u32 parent_tgid = parent->tgid;
+  struct task_facts facts = TYPED_TASK_FACTS(parent);
   __u32 tgid = child->tgid;
-  if (tgid == parent_tgid) return 0; /* a thread */
-  struct watched_process* above = find_watched(parent_tgid, parent);
+  if (tgid == facts.tgid) return 0; /* a thread */
+  struct watched_process* above = find_watched(&facts);
   if (!above || !(above->flags & kWatchChildren)) return 0;
   struct watched_process entry = {
-      .start_ticks = start_ticks_of(child),
+      .start_ticks = start_ticks(child->start_boottime),
       .flags = kWatchChildren | kWatchAdopted,
       .rate_mhz = above->rate_mhz,
-      .parent = {.tgid = parent_tgid, .start_ticks = above->start_ticks},
+      .parent = {.tgid = facts.tgid, .start_ticks = above->start_ticks},
       .since_ns = bpf_ktime_get_ns(),
   };
   if (bpf_map_update_elem(&watched, &tgid, &entry, BPF_ANY)) __sync_fetch_and_add(&above->watch_full, 1);
@@ -154,11 +175,10 @@ int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
 /* User space hears of a child when something is counted in it; one that ends before leaves nothing behind. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct* task) {
-  __u32 tgid = task->tgid;
-  struct watched_process* process = bpf_map_lookup_elem(&watched, &tgid);
+  struct task_facts facts = TYPED_TASK_FACTS(task);
+  struct watched_process* process = find_watched(&facts);
   if (!process || !(process->flags & kWatchAdopted) || process->counted) return 0;
-  if (BPF_CORE_READ(task, signal, live.counter) > 0) return 0;
-  if (process->start_ticks == start_ticks_of(BPF_CORE_READ(task, group_leader))) bpf_map_delete_elem(&watched, &tgid);
+  if (task->signal->live.counter <= 0) bpf_map_delete_elem(&watched, &facts.tgid);
   return 0;
 }
 

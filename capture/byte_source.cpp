@@ -71,7 +71,10 @@ class PeekedSource final : public ByteSource {
     given_ += count;
     return count;
   }
-  [[nodiscard]] uint64_t position() const override { return rest_->position() - (front_.size() - given_); }
+  [[nodiscard]] uint64_t position() const override {
+    return rest_->decodes() ? rest_->position() : rest_->position() - (front_.size() - given_);
+  }
+  [[nodiscard]] bool decodes() const override { return rest_->decodes(); }
 
  private:
   std::string front_;
@@ -111,6 +114,7 @@ class ZstdSource final : public ByteSource {
     return out.pos;
   }
   [[nodiscard]] uint64_t position() const override { return source_->position() - (in_.size - in_.pos); }
+  [[nodiscard]] bool decodes() const override { return true; }
 
  private:
   std::unique_ptr<ByteSource> source_;

@@ -21,6 +21,8 @@ class ByteSource {
   [[nodiscard]] virtual Result<size_t> read(std::span<char> room) = 0;
   /// How many bytes of the file (not of what they mean) have been used.
   [[nodiscard]] virtual uint64_t position() const = 0;
+  /// The bytes of the file are others than those that read() gives: what is read ahead cannot be taken off position().
+  [[nodiscard]] virtual bool decodes() const { return false; }
 };
 
 /// A file as it is; "-" is standard input. Error: it cannot be opened, or is a directory.

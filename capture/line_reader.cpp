@@ -17,9 +17,9 @@ LineReader::LineReader(std::unique_ptr<ByteSource> source, std::string name, siz
     : source_(std::move(source)), name_(std::move(name)), max_bytes_(max_bytes), buffer_(kChunkBytes) {}
 
 Error LineReader::problem(std::string why, std::string hint) const {
+  const uint64_t byte = source_->position() - (source_->decodes() ? 0 : end_ - begin_);
   return Error{ErrorKind::kFailed, "read " + name_,
-               "line " + std::to_string(line_) + ", byte " + std::to_string(source_->position() - (end_ - begin_)) +
-                   ": " + std::move(why),
+               "line " + std::to_string(line_) + ", byte " + std::to_string(byte) + ": " + std::move(why),
                std::move(hint)};
 }
 

@@ -229,13 +229,12 @@ Result<void> Importer::finish() {
 
 Result<std::string> read_front(ByteSource& text, const std::string& name) {
   std::string front;
+  std::vector<char> room(size_t{64} << 10U);
   while (front.size() < kFrontBytes) {
-    const size_t size = front.size();
-    front.resize(kFrontBytes);
-    auto count = text.read(std::span(front).subspan(size));
+    auto count = text.read(room);
     if (!count) return fail("read " + name, count.error().why);
-    front.resize(size + *count);
     if (*count == 0) break;
+    front.append(room.data(), *count);
   }
   return front;
 }

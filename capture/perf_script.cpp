@@ -338,6 +338,54 @@ PerfSample PerfScriptReader::finished() {
   return sample;
 }
 
+namespace {
+
+/// The event to read where several may be in a text.
+Result<std::string> pick_event(const std::map<std::string, uint64_t>& events, const std::string& wanted) {
+  if (!wanted.empty()) return wanted;
+  for (const char* event : {"cpu-clock", "task-clock", "cycles", "cpu-cycles"}) {
+    if (std::ranges::any_of(events, [&](const auto& known) { return perf_event_name(known.first) == event; })) {
+      return std::string(event);
+    }
+  }
+  if (events.size() == 1) return events.begin()->first;
+  constexpr size_t kListed = 8;
+  std::string listed;
+  size_t count = 0;
+  for (const auto& [name, samples] : events) {
+    if (count++ < kListed) listed += (listed.empty() ? "" : ", ") + name;
+  }
+  if (count > kListed) listed += " and " + std::to_string(count - kListed) + " more";
+  return fail(ErrorKind::kUsage, "import", "there are several events: " + listed, "choose one with --event");
+}
+
+void find_frequency(const std::vector<PerfHeader>& headers, PerfScriptSurvey& survey) {
+  std::vector<double> periods;
+  std::vector<double> gaps;
+  std::unordered_map<uint32_t, double> last;
+  for (const PerfHeader& header : headers) {
+    if (header.event != survey.event && perf_event_name(header.event) != survey.event) continue;
+    if (header.period && *header.period > 0) periods.push_back(static_cast<double>(*header.period));
+    if (!header.cpu) continue;
+    const auto [entry, is_new] = last.try_emplace(*header.cpu, header.time_s);
+    const double gap = header.time_s - std::exchange(entry->second, header.time_s);
+    if (!is_new && gap > 0) gaps.push_back(gap);
+  }
+  constexpr size_t kFew = 20;
+  if (counts_nanoseconds(perf_event_name(survey.event)) && !periods.empty()) {
+    survey.frequency_hz = 1e9 / median(periods);
+    survey.frequency_from = "the period of the samples";
+  } else if (gaps.size() >= kFew) {
+    survey.frequency_hz = 1 / median(gaps);
+    survey.frequency_from = "the distance of samples on one CPU";
+  }
+  // Numbers that no clock of perf has say that they mean something else.
+  const double hz = survey.frequency_hz.value_or(0);
+  if (hz < kLeastPerfHz || hz > kMostPerfHz) survey.frequency_hz.reset();
+}
+
+}  // namespace
+
 Result<PerfScriptSurvey> survey_perf_script(std::string_view front, const std::string& wanted) {
   PerfScriptSurvey survey;
   std::vector<PerfHeader> headers;
@@ -358,43 +406,10 @@ Result<PerfScriptSurvey> survey_perf_script(std::string_view front, const std::s
     return fail(ErrorKind::kFailed, "import", "there are no samples as `perf script` prints them",
                 "perf record -a -g -F 997, then perf script");
   }
-  std::string listed;
-  for (const auto& [name, samples] : survey.events) listed += (listed.empty() ? "" : ", ") + name;
-  const auto has = [&](std::string_view event) {
-    return std::ranges::any_of(survey.events,
-                               [&](const auto& e) { return perf_event_name(e.first) == event || e.first == event; });
-  };
-  if (!wanted.empty()) {
-    survey.event = wanted;
-  } else {
-    for (const char* event : {"cpu-clock", "task-clock", "cycles", "cpu-cycles"}) {
-      if (survey.event.empty() && has(event)) survey.event = event;
-    }
-    if (survey.event.empty() && survey.events.size() > 1) {
-      return fail(ErrorKind::kUsage, "import", "there are several events: " + listed, "choose one with --event");
-    }
-    if (survey.event.empty()) survey.event = survey.events.begin()->first;
-  }
-
-  std::vector<double> periods;
-  std::vector<double> gaps;
-  std::unordered_map<uint32_t, double> last;
-  for (const PerfHeader& header : headers) {
-    if (header.event != survey.event && perf_event_name(header.event) != survey.event) continue;
-    if (header.period && *header.period > 0) periods.push_back(static_cast<double>(*header.period));
-    if (!header.cpu) continue;
-    const auto [entry, is_new] = last.try_emplace(*header.cpu, header.time_s);
-    const double gap = header.time_s - std::exchange(entry->second, header.time_s);
-    if (!is_new && gap > 0) gaps.push_back(gap);
-  }
-  constexpr size_t kFew = 20;
-  if (counts_nanoseconds(perf_event_name(survey.event)) && !periods.empty()) {
-    survey.frequency_hz = 1e9 / median(periods);
-    survey.frequency_from = "the period of the samples";
-  } else if (gaps.size() >= kFew) {
-    survey.frequency_hz = 1 / median(gaps);
-    survey.frequency_from = "the distance of samples on one CPU";
-  }
+  auto event = pick_event(survey.events, wanted);
+  if (!event) return Failure(event.error());
+  survey.event = std::move(*event);
+  find_frequency(headers, survey);
   return survey;
 }
 

@@ -119,6 +119,10 @@ class PerfScriptReader {
   std::string given_;  ///< text of the sample that was given last
 };
 
+/// Frequencies that a sampling clock may have.
+inline constexpr double kLeastPerfHz = 0.1;
+inline constexpr double kMostPerfHz = 1e6;
+
 /// What the first megabytes of a text tell about all of it.
 struct PerfScriptSurvey {
   std::map<std::string, uint64_t> events;  ///< samples by event as written

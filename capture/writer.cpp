@@ -264,6 +264,10 @@ Result<void> CaptureWriter::delta(const NamedDelta& delta) {
   auto table = impl_->table_of(found->second, delta.stacks);
   if (!table) return Failure(table.error());
   if (auto written = impl_->write_stacks(**table, *delta.functions); !written) return written;
+  const auto in_table = [&](const NamedDelta::Value& value) { return value.stack.value < (*table)->stacks.size(); };
+  if (!std::ranges::all_of(delta.values, in_table)) {
+    return fail("write a capture", "a delta has a stack that is not in its table");
+  }
   JsonLine& json = impl_->json;
   impl_->begin("delta", delta.time_s, (*table)->number);
   json.member("probe", to_string(delta.probe));

@@ -2,6 +2,7 @@
 #include "cli/command.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +17,15 @@ struct Pipe {
   UniqueFd read;
   UniqueFd write;
 };
+
+/// Both ends of a socket: writing to one whose other end is gone must not raise SIGPIPE, whoever calls us.
+Result<Pipe> make_gate() {
+  std::array<int, 2> ends{};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail_errno("start the command", errno);
+  }
+  return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
 
 Result<Pipe> make_pipe() {
   std::array<int, 2> ends{};
@@ -53,7 +63,7 @@ void restore_signals(const InheritedSignals& inherited) {
 }  // namespace
 
 Result<HeldCommand> HeldCommand::fork(const std::vector<std::string>& words, const InheritedSignals& inherited) {
-  auto gate = make_pipe();
+  auto gate = make_gate();
   if (!gate) return Failure(gate.error());
   auto report = make_pipe();
   if (!report) return Failure(report.error());
@@ -85,8 +95,8 @@ HeldCommand::~HeldCommand() {
 
 int HeldCommand::release() {
   const char go = 1;
-  // It may have been killed meanwhile: SIGPIPE is ignored here, and its end tells what happened.
-  static_cast<void>(!write(gate_.get(), &go, 1));
+  // It may have been killed meanwhile: its end tells what happened.
+  static_cast<void>(send(gate_.get(), &go, 1, MSG_NOSIGNAL));
   gate_.reset();
   int error = 0;
   const ssize_t got = read_through_interrupts(report_.get(), &error, sizeof(error));

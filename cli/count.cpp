@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "bpf/exec_events.h"
 #include "cli/count_format.h"
 #include "cli/count_session.h"
 #include "cli/launch.h"
@@ -28,6 +29,10 @@ constexpr uint64_t kCollectNs = 100 * kNsPerMs;
 /// A command's first moments are looked at closely, with twice the time from look to look: it may be over soon.
 constexpr uint64_t kFirstCollectNs = 5 * kNsPerMs;
 constexpr uint64_t kCensusNs = 1000 * kNsPerMs;
+/// After an exec somebody may have a new child, or be another program: by then its libraries are mapped, and it is seen
+/// while it lives. At most so often, however many there are: a census is 0.5 ms of 200 processes.
+constexpr uint64_t kAfterExecNs = 10 * kNsPerMs;
+constexpr uint64_t kExecCensusNs = 25 * kNsPerMs;
 /// A build runs some hundred processes at a time; 1,024 take some 30 MB. The kernel's map has room for 4,096.
 constexpr size_t kMaxAttachments = 1024;
 /// As many as the kernel's map holds for all of them together.
@@ -47,10 +52,13 @@ class Counting {
 
  private:
   Result<void> start();
+  void watch_execs();
   Result<void> count();
   void wait(uint64_t until_ns);
   [[nodiscard]] uint64_t next_due() const;
+  Result<void> look_if_due(uint64_t now);
   Result<void> collect_if_due(uint64_t now);
+  void heed_execs();
   Result<void> cut_if_due(uint64_t now);
   Result<void> finish();
   Result<void> print_complete();
@@ -62,11 +70,13 @@ class Counting {
   TextStream out_;
   std::unique_ptr<CountFormatter> formatter_;
   Machine machine_;
+  std::unique_ptr<ExecEvents> execs_;  // where children are counted and the kernel allows it
   std::optional<CountSession> session_;
   uint64_t begun_ns_ = 0;
   uint64_t collect_period_ns_ = kCollectNs;
   uint64_t next_collect_ns_ = 0;
   uint64_t next_census_ns_ = 0;
+  uint64_t last_census_ns_ = 0;
   uint64_t next_cut_ns_ = UINT64_MAX;
   uint64_t deadline_ns_ = UINT64_MAX;
   std::map<ProbeKind, Losses> lost_;
@@ -95,7 +105,14 @@ Result<void> Counting::start() {
   session_.emplace(CountSession::Parts{*machine_.census, *machine_.attachments, machine_.functions, machine_.procfs},
                    clock_, target.probes,
                    ProbeOptions{.frequency_hz = target.frequency_hz, .children = target.children});
+  if (target.children) watch_execs();
   return session_->attach(launch_.pids());
+}
+
+// Without them children that live for less than kCollectNs have no names; nothing else is lost.
+void Counting::watch_execs() {
+  auto execs = make_exec_events();
+  if (execs && (*execs)->switch_on(true)) execs_ = std::move(*execs);
 }
 
 Result<void> Counting::count() {
@@ -103,6 +120,7 @@ Result<void> Counting::count() {
     const uint64_t now = clock_.monotonic_ns();
     if (now >= deadline_ns_) break;
     if (auto cut = cut_if_due(now); !cut) return cut;
+    if (auto looked = look_if_due(now); !looked) return looked;
     if (auto collected = collect_if_due(now); !collected) return collected;
     session_->take();
     if (auto printed = print_complete(); !printed) return printed;
@@ -112,25 +130,38 @@ Result<void> Counting::count() {
 }
 
 uint64_t Counting::next_due() const {
-  return std::min({next_collect_ns_, launch_.has_command() ? next_census_ns_ : UINT64_MAX, next_cut_ns_, deadline_ns_});
+  return std::min({next_collect_ns_, next_census_ns_, next_cut_ns_, deadline_ns_});
 }
 
 void Counting::wait(uint64_t until_ns) {
   std::vector<pollfd> waiting;
   launch_.add_to(waiting);
   machine_.add_to(waiting);
+  if (execs_) waiting.push_back({execs_->fd(), POLLIN, 0});
   if (!poll_until(waiting, until_ns, clock_)) return;
   const size_t others = launch_.entries();
   launch_.handle(std::span(waiting).first(others));
   machine_.handle(std::span(waiting).subspan(others));
+  if (execs_ && waiting.back().revents != 0) heed_execs();
+}
+
+void Counting::heed_execs() {
+  bool any = false;
+  execs_->drain([&any](std::string_view /*comm*/) { any = true; });
+  if (!any) return;
+  const uint64_t soon_ns = std::max(clock_.monotonic_ns() + kAfterExecNs, last_census_ns_ + kExecCensusNs);
+  next_census_ns_ = std::min(next_census_ns_, soon_ns);
+}
+
+Result<void> Counting::look_if_due(uint64_t now) {
+  const bool first_moments = collect_period_ns_ < kCollectNs;
+  if (now < next_census_ns_ && !(first_moments && now >= next_collect_ns_)) return {};
+  last_census_ns_ = now;
+  next_census_ns_ = now + kCensusNs;
+  return session_->look_around();
 }
 
 Result<void> Counting::collect_if_due(uint64_t now) {
-  const bool first_moments = collect_period_ns_ < kCollectNs;
-  if (now >= next_census_ns_ || (first_moments && now >= next_collect_ns_)) {
-    next_census_ns_ = now + kCensusNs;
-    if (auto looked = session_->look_around(); !looked) return looked;
-  }
   if (now < next_collect_ns_) return {};
   collect_period_ns_ = std::min(kCollectNs, 2 * collect_period_ns_);
   next_collect_ns_ = now + collect_period_ns_;

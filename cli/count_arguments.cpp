@@ -6,6 +6,7 @@
 #include <charconv>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string_view>
 
 #include "cli/standalone.h"
@@ -23,7 +24,7 @@ struct CountArguments {
   bool children = false;
   bool no_children = false;
   std::vector<std::string> probes = {"on_cpu"};
-  double frequency_hz = 99;
+  std::optional<double> frequency_hz;
   std::string duration;
   std::string interval;
   std::string format = "tree";
@@ -77,7 +78,11 @@ Result<TargetOptions> understand_target(const CountArguments& typed, const char*
   auto probes = parse_probes(typed.probes);
   if (!probes) return Failure(probes.error());
   target.probes = std::move(*probes);
-  target.frequency_hz = typed.frequency_hz;
+  if (typed.all && target.probes != std::vector{ProbeKind::kOnCpu}) {
+    return fail(ErrorKind::kUsage, what + " --all", "the survey of all processes counts on_cpu alone",
+                "name the processes for more: -p PID");
+  }
+  target.frequency_hz = typed.frequency_hz.value_or(typed.all ? SurveyConfig{}.frequency_hz : target.frequency_hz);
   if (!typed.duration.empty()) {
     auto seconds = seconds_of("-d", typed.duration, 0);
     if (!seconds) return Failure(seconds.error());
@@ -99,10 +104,9 @@ void add_target_options(CLI::App& verb, CountArguments& typed) {
       ->type_name("PROBES")
       ->delimiter(',')
       ->capture_default_str();
-  verb.add_option("-F,--frequency", typed.frequency_hz, "Samples a second of on_cpu")
+  verb.add_option("-F,--frequency", typed.frequency_hz, "Samples a second of on_cpu (default: 99; with --all 19)")
       ->type_name("HZ")
-      ->check(CLI::Range(kMinFrequencyHz, kMaxFrequencyHz))
-      ->capture_default_str();
+      ->check(CLI::Range(kMinFrequencyHz, kMaxFrequencyHz));
   verb.add_option("-d,--duration", typed.duration,
                   "At most so long (default: until Ctrl-C, or until they have ended); a command runs on")
       ->type_name("SECONDS");
@@ -191,7 +195,7 @@ Result<RecordInvocation> parse_record(int argc, const char* const* argv) {
   CountArguments typed;
   CLI::App verb(description_of("record"), "stackwatch record");
   add_target_options(verb, typed);
-  verb.add_flag("--all", typed.all, "Every process, those that begin later too");
+  verb.add_flag("--all", typed.all, "Every process that uses the CPU for some seconds, as the daemon's survey does");
   verb.add_option("-o,--output", typed.output, "The capture; - is standard output")->type_name("FILE")->required();
   verb.footer(
       "A command is attached before its first instruction, gets the signals, and gives its exit code.\n"

@@ -14,9 +14,9 @@ Result<void> CountSession::attach(std::span<const int32_t> pids_in_ns) {
   auto census = parts_.census.take();
   if (!census) return Failure(census.error());
   for (const int32_t pid : pids_in_ns) {
-    const std::string what = "count process " + std::to_string(pid);
+    const std::string what = "process " + std::to_string(pid);
     const auto sample = std::ranges::find(*census, pid, &ProcessSample::pid_in_ns);
-    if (sample == census->end()) return fail(what, "it has ended");
+    if (sample == census->end()) return fail(what, "it is not in the census", "it may have ended just now");
     if (sample->kernel_thread) return fail(what, "it is a thread of the kernel");
     if (auto attached = attach_one(*sample, AttachReason::Kind::kRule, false); !attached) return attached;
   }

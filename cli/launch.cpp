@@ -16,7 +16,7 @@ namespace {
 
 Result<UniqueFd> open_pidfd(int32_t pid) {
   UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // close-on-exec by itself
-  const std::string what = "count process " + std::to_string(pid);
+  const std::string what = "process " + std::to_string(pid);
   if (!fd && errno == ESRCH) return fail(what, "it has ended");
   if (!fd) return fail_errno(what, errno);
   return fd;

@@ -9,6 +9,7 @@
 #include <map>
 #include <utility>
 
+#include "capture/perf_script.h"
 #include "cli/standalone.h"
 #include "config/rule.h"
 #include "config/units.h"
@@ -182,7 +183,7 @@ void add_import(CLI::App& app, Typed& typed) {
   perf.add_option("-F,--frequency", typed.options.import_frequency_hz,
                   "How often a busy CPU was sampled (default: by the periods or the distances of samples)")
       ->type_name("HZ")
-      ->check(CLI::Range(0.1, 1e6));
+      ->check(CLI::Range(kLeastPerfHz, kMostPerfHz));
   perf.add_option("--tick", typed.import_tick, "Length of a tick, like 500ms, 1s (default: 1s)")->type_name("DUR");
   perf.add_option("--started", typed.import_started,
                   "When the first sample was taken, like 2026-11-22T12:00:00Z; the text does not tell")

@@ -25,8 +25,8 @@ namespace stackwatch {
 namespace {
 
 constexpr uint64_t kTickNs = 1'000'000'000;  // the daemon's own default: a replay judges what the daemon would
-/// As many as the kernel's map of watched processes has room for.
-constexpr size_t kMaxAttachments = 4096;
+/// With half as many on top for the survey, as many as the kernel's map of watched processes has room for.
+constexpr size_t kMaxAttachments = 2730;
 /// At the end names are waited for as long as attachments do, and a moment.
 constexpr uint64_t kLastNamesNs = static_cast<uint64_t>((Attachments::kNamesDeadlineS + 1) * 1e9);
 
@@ -53,11 +53,8 @@ Result<Config> configuration(const TargetOptions& options, const std::vector<int
     rule.pid = pid;
     if (auto added = add(std::move(rule)); !added) return Failure(added.error());
   }
-  if (options.all) {
-    WatchRule everybody;
-    everybody.name = "*";
-    if (auto added = add(std::move(everybody)); !added) return Failure(added.error());
-  }
+  config.survey.enabled = options.all;
+  config.survey.frequency_hz = options.frequency_hz;
   return config;
 }
 
@@ -116,8 +113,8 @@ Result<void> Recording::start() {
   // Attaches; there is nothing to record yet.
   if (auto first = source_->next(); !first) return Failure(first.error());
   for (const int32_t pid : launch_.pids()) {
-    const std::string what = "record process " + std::to_string(pid);
-    if (!source_->has_process(pid)) return fail(what, "it has ended");
+    const std::string what = "process " + std::to_string(pid);
+    if (!source_->has_process(pid)) return fail(what, "it is not in the census", "it may have ended just now");
     if (machine_.attachments->size() == 0) return fail(what, source_->attach_problem());
   }
   return {};
@@ -160,6 +157,7 @@ Result<void> Recording::tick(bool keep_replaced) {
 Result<void> Recording::finish() {
   Config nobody;
   nobody.ranking.max_suspects = 0;
+  nobody.survey.enabled = false;
   source_->configure(nobody);
   const uint64_t begun_ns = clock_.monotonic_ns();
   do {

@@ -24,7 +24,7 @@ int32_t process_of(const Procfs& procfs, int32_t pid) {
 }
 
 Result<void> check_pid(const Procfs& procfs, int32_t pid) {
-  const std::string what = "count process " + std::to_string(pid);
+  const std::string what = "process " + std::to_string(pid);
   const auto text = procfs.read(pid, "stat");
   const auto stat = text ? parse_proc_stat(*text) : std::nullopt;
   if (!stat) return fail(what, "there is no such process");

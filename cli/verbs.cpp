@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/import.h"
 #include "cli/output.h"
 #include "cli/render.h"
 #include "cli/run.h"
@@ -118,9 +119,10 @@ Result<void> run_show(Client& client, const Options& options, const Style& style
 }  // namespace
 
 Result<void> run_verb(const Options& options, const Clock& clock) {
+  const Style style{wants_colour(STDOUT_FILENO)};
+
   Result<Client> client = Client::connect(options.socket, clock);
   if (!client) return Failure(client.error());
-  const Style style{wants_colour(STDOUT_FILENO)};
   switch (options.verb) {
     case Verb::kStatus:
       return run_status(*client, options, style);

@@ -133,11 +133,12 @@ Result<void> App::start() {
 }
 
 Result<void> App::make_engines() {
-  for (auto* make : {make_on_cpu_engine, make_page_fault_engine}) {
-    auto engine = make(clock_, SamplingLimits{});
-    if (!engine) return Failure(engine.error());
-    engines_.push_back(std::move(*engine));
-  }
+  auto on_cpu = make_on_cpu_engine(clock_, {});
+  if (!on_cpu) return Failure(on_cpu.error());
+  engines_.push_back(std::move(*on_cpu));
+  auto page_fault = make_page_fault_engine(clock_, kPageFaultLimits);
+  if (!page_fault) return Failure(page_fault.error());
+  engines_.push_back(std::move(*page_fault));
   auto off_cpu = make_off_cpu_engine(clock_, {});
   if (!off_cpu) return Failure(off_cpu.error());
   engines_.push_back(std::move(*off_cpu));

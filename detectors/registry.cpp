@@ -18,7 +18,10 @@ struct Row {
 
 constexpr std::array<Row, 2> kTable{{
     {CompositionDetector::kName,
-     [](ProbeKind probe, const DetectorSettings& s) { return s.composition.enabled && probe != ProbeKind::kMemory; },
+     // Not for run_queue: where a process is when others take its CPU away is their doing, not its own.
+     [](ProbeKind probe, const DetectorSettings& s) {
+       return s.composition.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kRunQueue;
+     },
      [](ProbeKind, const DetectionPolicy& policy, const DetectorSettings& s) -> std::unique_ptr<Detector> {
        return std::make_unique<CompositionDetector>(policy, s.composition);
      }},

@@ -224,9 +224,21 @@ void Namer::name_frame(Stack& stack, size_t position, FunctionId function) {
   --stack.open;
 }
 
+/// A probe's own way into the kernel's tracepoint is at the leaf of what it sees: no part of what the process did, and
+/// called otherwise with every load of the program.
+bool Namer::is_tracing(FunctionId frame) const {
+  static constexpr std::array<std::string_view, 4> kOwn = {"bpf_prog_", "bpf_trace_run", "__bpf_trace_",
+                                                           "__traceiter_"};
+  const Function& function = functions_[frame];
+  return function.name.ends_with("_[k]") &&
+         std::ranges::any_of(kOwn, [&](std::string_view begin) { return function.name.starts_with(begin); });
+}
+
 void Namer::finish_if_named(uint64_t id) {
   const auto stack = stacks_.find(id);
   if (stack == stacks_.end() || stack->second.open > 0) return;
+  auto& frames = stack->second.named.frames;
+  while (frames.size() > 1 && is_tracing(frames.back())) frames.pop_back();
   ++stats_.named;
   named_.push_back(std::move(stack->second.named));
   stacks_.erase(stack);

@@ -18,7 +18,8 @@
 
 namespace stackwatch {
 
-/// A stack whose every frame has a function: user root … user leaf, kernel entry … kernel leaf. Never empty.
+/// A stack whose every frame has a function: user root … user leaf, kernel entry … kernel leaf. Never empty. Frames of
+/// the probe itself (its program and the tracepoint that called it) are left out.
 struct NamedStack {
   ProcessKey process;
   StackHash hash;

@@ -98,6 +98,7 @@ class Namer final : public StackNamer {
   [[nodiscard]] bool place_frame(uint64_t id, Stack& stack, size_t frame, const Image& image);
   void resolve(uint64_t id, Stack& stack, size_t position, uint32_t object, uint64_t offset);
   void name_frame(Stack& stack, size_t position, FunctionId function);
+  [[nodiscard]] bool is_tracing(FunctionId frame) const;
   void finish_if_named(uint64_t id);
   void give_up_late();
   void retry_unread();

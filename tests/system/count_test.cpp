@@ -273,6 +273,23 @@ TEST_F(CountTest, AShortCommandHasNames) {
   EXPECT_GT(static_cast<double>(samples_in(counted, "burn_all")), 0.7 * total);
 }
 
+TEST_F(CountTest, ShortLivedChildrenHaveNames) {
+  STACKWATCH_REQUIRE_BPF();
+  const Answer answer = count({"-F", "999", "--json", "-o", file(), "--", "sh", "-c",
+                               "for i in 1 2 3 4 5 6 7 8; do " + test_program("burn") + " --seconds 0.07; done"});
+  ASSERT_EQ(answer.exit_code, 0) << answer.output;
+  const rapidjson::Document counted = parse(report());
+  int64_t total = 0;
+  size_t burns = 0;
+  for (const auto& process : counted["processes"].GetArray()) {
+    if (std::string("burn") != process["process"]["comm"].GetString()) continue;
+    ++burns;
+    total += (*find_probe(process, "on_cpu"))["total"].GetInt64();
+  }
+  EXPECT_GE(burns, 6U);
+  EXPECT_GT(static_cast<double>(samples_in(counted, "burn_all")), 0.7 * static_cast<double>(total));
+}
+
 TEST_F(CountTest, NothingStaysInTheKernel) {
   STACKWATCH_REQUIRE_BPF();
   const int before = bpf_programs_loaded();

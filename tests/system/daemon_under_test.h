@@ -46,7 +46,11 @@ class DaemonUnderTest {
   /// Waits until it answers on its socket.
   [[nodiscard]] bool ready() const;
   [[nodiscard]] Answer ask(std::vector<std::string> arguments) const;
-  void configure(const std::string& config) const { directory_.write("stackwatch.toml", config); }
+  /// Without the survey unless `config` has a [survey]: a test counts who is attached, and other things run beside it.
+  void configure(const std::string& config) const {
+    const bool survey = config.find("[survey]") != config.npos;
+    directory_.write("stackwatch.toml", survey ? config : config + "\n[survey]\nenabled = false\n");
+  }
   [[nodiscard]] std::string socket() const { return directory_.path() + "/socket"; }
   [[nodiscard]] std::string config_file() const { return directory_.path() + "/stackwatch.toml"; }
   [[nodiscard]] const TemporaryDirectory& directory() const { return directory_; }

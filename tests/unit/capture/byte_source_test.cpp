@@ -81,6 +81,22 @@ TEST(LineReaderTest, ALineThatIsTooLongIsAnErrorAfterThoseBeforeIt) {
   EXPECT_FALSE(endless.next()) << "without any end of line";
 }
 
+TEST(LineReaderTest, TheByteIsThatOfTheFileAlsoWhereItIsCompressed) {
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += "the same line\n";
+  const std::string small = compressed(text);
+  auto plain = decompressed(bytes_of(small));
+  ASSERT_TRUE(plain);
+  LineReader lines(joined("front\n", std::move(*plain)), "FILE", 100);
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.problem("why").message(), "read FILE: line 1, byte 0: why") << "nothing of the file yet";
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.problem("why").message(), "read FILE: line 2, byte " + std::to_string(small.size()) + ": why");
+  LineReader direct(bytes_of("one\ntwo\n"), "FILE", 100);
+  ASSERT_TRUE(direct.next());
+  EXPECT_EQ(direct.problem("why").message(), "read FILE: line 1, byte 4: why");
+}
+
 TEST(LineReaderTest, LinesAreNumberedAndACutOneIsKnown) {
   LineReader lines(bytes_of("one\n\nthree"), "FILE", 100);
   EXPECT_EQ(**lines.next(), "one");

@@ -163,6 +163,7 @@ TEST_P(CaptureWriterTest, ADeltaOfNobodyIsAnError) {
   NamedDelta without = delta(1001, {});
   without.stacks = nullptr;
   EXPECT_FALSE(writer.delta(without));
+  EXPECT_FALSE(writer.delta(delta(1001, {{StackId{5}, 1}}))) << "nor of a stack that is not in the table";
   EXPECT_TRUE(writer.ended(1001, {99, 0}, CapturedEnd::Kind::kExit)) << "and the end of nobody is nothing";
 }
 

@@ -86,6 +86,41 @@ TEST(CountArguments, AreUnderstood) {
   EXPECT_FALSE(options({"-p", "1"}).target.duration_s);
 }
 
+Result<RecordInvocation> parse_recording(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), {"stackwatch", "record"});
+  return parse_record(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(RecordArguments, WrongUseHasExitCodeTwo) {
+  const std::vector<std::vector<const char*>> cases = {{},
+                                                       {"-o", "f"},
+                                                       {"--all"},
+                                                       {"-p", "1"},
+                                                       {"--all", "-p", "1", "-o", "f"},
+                                                       {"--all", "-o", "f", "--", "ls"},
+                                                       {"--all", "-o", "f", "--probe", "off_cpu"},
+                                                       {"-p", "1", "-o", "f", "--format", "tree"},
+                                                       {"-p", "1", "-o", "f", "-i", "1"}};
+  for (const auto& arguments : cases) {
+    const auto parsed = parse_recording(arguments);
+    ASSERT_FALSE(parsed) << testing::PrintToString(arguments);
+    EXPECT_EQ(parsed.error().kind, ErrorKind::kUsage);
+  }
+}
+
+TEST(RecordArguments, AreUnderstood) {
+  const auto all = parse_recording({"--all", "-o", "f", "-d", "10m"});
+  ASSERT_TRUE(all && all->options) << (all ? "" : all.error().message());
+  EXPECT_TRUE(all->options->all);
+  EXPECT_DOUBLE_EQ(all->options->frequency_hz, 19);
+  EXPECT_DOUBLE_EQ(*all->options->duration_s, 600);
+  const auto command = parse_recording({"-o", "f", "--", "make", "-o", "g"});
+  ASSERT_TRUE(command && command->options);
+  EXPECT_EQ(command->options->output, "f");
+  EXPECT_EQ(command->options->command.size(), 3U);
+  EXPECT_NE(parse_recording({"--help"})->text.find("Example:\n  stackwatch record"), std::string::npos);
+}
+
 TEST(CountArguments, HelpHasAnExample) {
   const auto help = parse({"--help"});
   ASSERT_TRUE(help);

@@ -52,8 +52,8 @@ class CountSessionTest : public testing::Test {
 TEST_F(CountSessionTest, WhoIsNotThereOrTheKernelsIsAnError) {
   make();
   census_.start(2, "kthreadd").kernel_thread = true;
-  EXPECT_EQ(attach({99}).error().message(), "count process 99: it has ended");
-  EXPECT_EQ(attach({2}).error().message(), "count process 2: it is a thread of the kernel");
+  EXPECT_EQ(attach({99}).error().message(), "process 99: it is not in the census (it may have ended just now)");
+  EXPECT_EQ(attach({2}).error().message(), "process 2: it is a thread of the kernel");
   census_.fail_with(Error{ErrorKind::kFailed, "take a census", "no", ""});
   EXPECT_EQ(attach({99}).error().message(), "take a census: no");
 }

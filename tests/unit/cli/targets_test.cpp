@@ -21,7 +21,7 @@ std::string problem(int32_t pid) {
 TEST(Targets, ALivingProcessIsOne) { EXPECT_EQ(problem(getpid()), ""); }
 
 TEST(Targets, NobodyHasAPidThisLarge) {
-  EXPECT_EQ(problem(2147483647), "count process 2147483647: there is no such process");
+  EXPECT_EQ(problem(2147483647), "process 2147483647: there is no such process");
 }
 
 TEST(Targets, AThreadIsNoProcess) {

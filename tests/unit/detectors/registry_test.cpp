@@ -56,6 +56,7 @@ TEST(Registry, EachCanBeTurnedOff) {
   settings.composition.enabled = true;
   settings.rate.enabled = false;
   EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {}, settings)), testing::ElementsAre("composition"));
+  EXPECT_TRUE(make_detectors(ProbeKind::kRunQueue, {}, settings).empty());
 }
 
 TEST(Registry, OutstandingBytesHaveNoSharesAndNoRate) { EXPECT_TRUE(make_detectors(ProbeKind::kMemory, {}).empty()); }

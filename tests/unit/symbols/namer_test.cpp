@@ -111,6 +111,16 @@ TEST_F(NamerTest, CallersAreLookedUpBeforeTheirReturnAddress) {
   EXPECT_EQ(asked, 2U) << "the leaf and the third are one address, the second is one byte before it";
 }
 
+TEST_F(NamerTest, FramesOfTheProbeItselfAreLeftOut) {
+  const auto namer = make();
+  RawStack raw = user_stack({here()});
+  raw.kernel_frames = {0xffffffff81000010, 0xffffffff81000020};
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{1}, raw));
+  ASSERT_TRUE(wait_answering(*namer, "bpf_trace_run4"));
+  EXPECT_THAT(names_of(namer->take_named().at(0)), ElementsAre("bpf_trace_run4"))
+      << "a function of the process may be called so, one of the kernel is ours";
+}
+
 TEST_F(NamerTest, WhatIsKnownIsNotAskedAgain) {
   const auto namer = make();
   for (uint64_t hash = 1; hash < 10; ++hash) {
