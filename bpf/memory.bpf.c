@@ -170,8 +170,8 @@ static __always_inline void restore_old(struct context* c, struct memory_call* c
 
 /* Walks the frame pointers. By hand, since the kernel's own walk follows any value: where a function without frame
  * pointers uses the register for something else (libc's start of main does) it runs into a page fault, which costs more
- * than all the rest. Here a frame must lie above the one before, and not far from it. The stack is read by the kilobyte:
- * reading each frame by itself took half of the whole program's time. The hash is made on the way. */
+ * than all the rest. Here a frame must lie above the one before, and not far from it. The stack is read by the
+ * kilobyte: reading each frame by itself took half of the whole program's time. The hash is made on the way. */
 static __always_inline __u32 walk_frames(struct context* c, struct scratch* s, __u64 caller, __u64* hash) {
   __u32 zero = 0;
   struct stack_piece* piece = bpf_map_lookup_elem(&stack_pieces, &zero);
@@ -372,7 +372,8 @@ static __always_inline void on_returned(struct context* c, struct pt_regs* ctx, 
 }
 
 /* At a `ret` instruction of operator new, or of what it jumps to at its end: nobody's return address is changed, so an
- * exception finds its way. The instruction belongs to the call in flight if the stack pointer is the one that it had. */
+ * exception finds its way. The instruction belongs to the call in flight if the stack pointer is the one that it had.
+ */
 static __always_inline void on_new_return(struct context* c, struct pt_regs* ctx) {
   __u64 caller = 0;
   if (bpf_probe_read_user(&caller, sizeof(caller), (void*)c->sp)) return;

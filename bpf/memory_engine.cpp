@@ -126,7 +126,8 @@ void MemoryStackEngine::set_functions(const AllocatorFunctions& functions) {
   if (watch.objects.empty()) {
     if (std::exchange(watch.state.phase, MemoryPhase::kNothing) == MemoryPhase::kNothing) return;
     watch.state.note = "no allocator function was found by its name";
-    tell(functions.process, watch.state.note, "is its allocator linked in without symbols? page_fault shows its growth");
+    tell(functions.process, watch.state.note,
+         "is its allocator linked in without symbols? page_fault shows its growth");
     return;
   }
   if (watch.state.phase != MemoryPhase::kPaused) attach_objects(functions.process, watch);
@@ -179,9 +180,9 @@ Result<UprobeLinks> MemoryStackEngine::put_in_entries(const AllocatorObject& obj
     return attach_uprobes(trial_.way, {programs.enter_any, false, object.file.get(), pid}, places);
   }
   const std::array<bpf_program*, static_cast<size_t>(AllocatorRole::kCount)> by_role = {
-      programs.enter_malloc,  programs.enter_calloc,       programs.enter_aligned,
+      programs.enter_malloc,         programs.enter_calloc,  programs.enter_aligned,
       programs.enter_posix_memalign, programs.enter_realloc, programs.enter_reallocarray,
-      programs.enter_free,    programs.enter_new,          programs.leave_new};
+      programs.enter_free,           programs.enter_new,     programs.leave_new};
   UprobeLinks all;
   for (const AllocatorPlace& place : object.places) {
     const UprobePlace at{place.offset, 0};
@@ -325,8 +326,8 @@ void MemoryStackEngine::tell_children() {
 
 void MemoryStackEngine::read_counters() {
   std::vector<std::pair<uint32_t, abi::memory_process>> all;
-  static_cast<void>(processes_.for_each(
-      [&](uint32_t tgid, const abi::memory_process& process) { all.emplace_back(tgid, process); }));
+  static_cast<void>(
+      processes_.for_each([&](uint32_t tgid, const abi::memory_process& process) { all.emplace_back(tgid, process); }));
   for (const auto& [tgid, now] : all) {
     const auto target = targets().find(tgid);
     if (target == targets().end() || start_ticks_of(target->second.key) != now.start_ticks) continue;
@@ -394,8 +395,8 @@ void MemoryStackEngine::pause(const ProcessKey& process, Watch& watch) {
   watch.state.phase = MemoryPhase::kPaused;
   watch.paused_until_ns = clock().monotonic_ns() + limits_.pause_ns;
   watch.state.note = "let go: " + std::to_string(static_cast<uint64_t>(watch.state.calls_per_s)) +
-                     " allocator calls/s would take " + percent(watch.state.overhead_percent) + " of its CPU, allowed are " +
-                     percent(limits_.overhead_percent);
+                     " allocator calls/s would take " + percent(watch.state.overhead_percent) +
+                     " of its CPU, allowed are " + percent(limits_.overhead_percent);
   if (!first) return;
   tell(process, watch.state.note,
        "it is looked at for " + std::to_string(limits_.window_ns / 1'000'000'000) + " s every " +

@@ -46,10 +46,10 @@ enum class MemoryPhase {
 
 struct MemoryState {
   MemoryPhase phase = MemoryPhase::kWaiting;
-  double calls_per_s = 0;    ///< into the allocator, as last measured
-  double ns_per_call = 0;    ///< what one of them costs the process
+  double calls_per_s = 0;       ///< into the allocator, as last measured
+  double ns_per_call = 0;       ///< what one of them costs the process
   double overhead_percent = 0;  ///< of its CPU time without the probe
-  std::string note;          ///< what a person should know: what cannot be counted, why it is paused; else empty
+  std::string note;             ///< what a person should know: what cannot be counted, why it is paused; else empty
 };
 
 /// Something that was decided about a process, for the log.
@@ -79,12 +79,11 @@ struct MemoryEngine {
 
 /// Counts outstanding bytes by allocating stack, exactly: probes on the allocator's functions. Values are bytes
 /// allocated minus bytes freed since attaching, so they may be negative in an interval, never in sum. Attaching a probe
-/// alone counts nothing: set_functions() must follow. Children (ProbeOptions) are reported by take_adopted() at the next
-/// collect, and need their own set_functions() too.
-/// What an allocator's call costs the process is measured; one that becomes slower than the limit is let go of, with
-/// an event, and looked at again for a short while from time to time.
-/// `clock` outlives the engine. The program is loaded at the first attach.
-/// Errors: kUnsupported where BTF or privileges are missing. Kernels that take no probes refuse the first attach.
+/// alone counts nothing: set_functions() must follow. Children (ProbeOptions) are reported by take_adopted() at the
+/// next collect, and need their own set_functions() too. What an allocator's call costs the process is measured; one
+/// that becomes slower than the limit is let go of, with an event, and looked at again for a short while from time to
+/// time. `clock` outlives the engine. The program is loaded at the first attach. Errors: kUnsupported where BTF or
+/// privileges are missing. Kernels that take no probes refuse the first attach.
 [[nodiscard]] Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& limits);
 
 }  // namespace stackwatch

@@ -25,8 +25,8 @@ BpfLink attach_multi(const UprobeOrder& order, std::span<const UprobePlace> plac
   options.cookies = cookies.data();
   options.cnt = offsets.size();
   options.retprobe = order.at_return;
-  return BpfLink(bpf_program__attach_uprobe_multi(order.program, order.pid, path_of(order.file).c_str(), nullptr,
-                                                  &options));
+  return BpfLink(
+      bpf_program__attach_uprobe_multi(order.program, order.pid, path_of(order.file).c_str(), nullptr, &options));
 }
 
 BpfLink attach_perf(const UprobeOrder& order, const UprobePlace& place) {

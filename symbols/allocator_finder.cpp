@@ -52,7 +52,7 @@ class Finder final : public AllocatorFinder, private SymbolWorker::Listener {
   struct Process {
     int32_t pid_in_ns = 0;
     bool reading = false;
-    bool unread = true;  ///< there was no room to read it, or not all of its files could be opened at once
+    bool unread = true;             ///< there was no room to read it, or not all of its files could be opened at once
     std::set<ObjectIdentity> open;  ///< files that are asked about
     std::vector<ObjectIdentity> files;
     uint64_t looked_ns = 0;

@@ -48,8 +48,8 @@ class AllocatorFinder {
 };
 
 struct AllocatorFinderOptions {
-  std::string worker_program;               ///< path of stackwatch-symbols; empty means default_symbol_worker()
-  std::string proc_root = "/proc";          ///< other in tests
+  std::string worker_program;              ///< path of stackwatch-symbols; empty means default_symbol_worker()
+  std::string proc_root = "/proc";         ///< other in tests
   std::unique_ptr<WorkerSpawner> spawner;  ///< tests play the worker; empty: a process of worker_program
 };
 

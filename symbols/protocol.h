@@ -42,12 +42,12 @@ inline constexpr uint32_t kVdsoObject = 2;      ///< the worker's own vDSO; need
 inline constexpr uint32_t kFirstFileObject = 16;
 
 enum class Type : uint16_t {
-  kHello = 1,   ///< worker: is confined and ready to read
-  kAddObject,   ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
-  kObjectInfo,  ///< worker: answer to kAddObject
-  kResolve,     ///< daemon: which functions are at these offsets of object N?
-  kNames,       ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
-  kDropObject,  ///< daemon: object N is not needed any more; no answer
+  kHello = 1,      ///< worker: is confined and ready to read
+  kAddObject,      ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
+  kObjectInfo,     ///< worker: answer to kAddObject
+  kResolve,        ///< daemon: which functions are at these offsets of object N?
+  kNames,          ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
+  kDropObject,     ///< daemon: object N is not needed any more; no answer
   kFindAllocator,  ///< daemon: where are the allocator functions of object N?
   kAllocator,      ///< worker: answer to kFindAllocator
 };

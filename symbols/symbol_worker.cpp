@@ -228,8 +228,7 @@ bool SymbolWorker::resolve(uint32_t object, std::span<const uint64_t> offsets) {
   std::vector<uint64_t> copy(offsets.begin(), offsets.end());
   if (!send(protocol::Resolve{sequence, object, copy}, -1)) return false;
   ++next_sequence_;
-  under_way_.push_back(
-      {protocol::Type::kResolve, sequence, object, clock_.monotonic_ns(), std::move(copy), {}});
+  under_way_.push_back({protocol::Type::kResolve, sequence, object, clock_.monotonic_ns(), std::move(copy), {}});
   return true;
 }
 

@@ -47,16 +47,16 @@ const std::unordered_map<std::string_view, KnownName>& known_names() {
         {"free_aligned_sized", {kFree}},
     };
     // operator new and new[]: (size), (size, nothrow), (size, alignment), (size, alignment, nothrow).
-    for (const char* name : {"_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_t", "_ZnwmSt11align_val_tRKSt9nothrow_t",
-                             "_Znam", "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t",
-                             "_ZnamSt11align_val_tRKSt9nothrow_t"}) {
+    for (const char* name :
+         {"_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_t", "_ZnwmSt11align_val_tRKSt9nothrow_t", "_Znam",
+          "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t", "_ZnamSt11align_val_tRKSt9nothrow_t"}) {
       names[name] = {kNew, true};
     }
     // operator delete and delete[]: the same with or without a size.
-    for (const char* name : {"_ZdlPv", "_ZdlPvm", "_ZdlPvRKSt9nothrow_t", "_ZdlPvSt11align_val_t",
-                             "_ZdlPvmSt11align_val_t", "_ZdlPvSt11align_val_tRKSt9nothrow_t", "_ZdaPv", "_ZdaPvm",
-                             "_ZdaPvRKSt9nothrow_t", "_ZdaPvSt11align_val_t", "_ZdaPvmSt11align_val_t",
-                             "_ZdaPvSt11align_val_tRKSt9nothrow_t"}) {
+    for (const char* name :
+         {"_ZdlPv", "_ZdlPvm", "_ZdlPvRKSt9nothrow_t", "_ZdlPvSt11align_val_t", "_ZdlPvmSt11align_val_t",
+          "_ZdlPvSt11align_val_tRKSt9nothrow_t", "_ZdaPv", "_ZdaPvm", "_ZdaPvRKSt9nothrow_t", "_ZdaPvSt11align_val_t",
+          "_ZdaPvmSt11align_val_t", "_ZdaPvSt11align_val_tRKSt9nothrow_t"}) {
       names[name] = {kFree, true};
     }
     return names;
@@ -99,7 +99,6 @@ class Search {
   FoundAllocator run();
 
  private:
-
   void read_symbols(Elf_Scn* section, const GElf_Shdr& header);
   void add_symbol(const GElf_Sym& symbol, std::string_view name);
   void read_imports(Elf_Scn* section, const GElf_Shdr& header);
@@ -111,7 +110,7 @@ class Search {
 
   ElfObject& object_;
   Elf* elf_;
-  std::map<uint64_t, KnownName> functions_;  ///< by virtual address
+  std::map<uint64_t, KnownName> functions_;            ///< by virtual address
   std::unordered_map<std::string, uint64_t> defined_;  ///< what others see of it
   std::map<uint64_t, CodeTarget> imports_;             ///< by slot
   bool defines_malloc_ = false;

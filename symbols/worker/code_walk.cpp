@@ -26,8 +26,9 @@ bool is_stop(const cs_insn& insn) {
   return insn.id == X86_INS_UD2 || insn.id == X86_INS_HLT || insn.id == X86_INS_INT3;
 }
 
-// What arch/x86/kernel/uprobes.c emulates in all kernels since 4.15: relative jumps and calls, pushes, nop. Anything else
-// is stepped through: another trap, and in some virtual machines ten times the price of the probe itself (measured).
+// What arch/x86/kernel/uprobes.c emulates in all kernels since 4.15: relative jumps and calls, pushes, nop. Anything
+// else is stepped through: another trap, and in some virtual machines ten times the price of the probe itself
+// (measured).
 bool is_emulated(const cs_insn& insn) {
   const auto& code = insn.bytes;
   const auto is_push = [](uint8_t byte) { return byte >= 0x50 && byte <= 0x57; };
@@ -50,9 +51,8 @@ bool leaves_arguments(csh handle, const cs_insn& insn) {
   static constexpr std::array kKept = {X86_REG_RDI, X86_REG_EDI, X86_REG_DI,  X86_REG_DIL, X86_REG_RSI, X86_REG_ESI,
                                        X86_REG_SI,  X86_REG_SIL, X86_REG_RDX, X86_REG_EDX, X86_REG_DX,  X86_REG_DL,
                                        X86_REG_DH,  X86_REG_RSP, X86_REG_ESP, X86_REG_SP,  X86_REG_SPL};
-  return std::none_of(written, written + writes, [](uint16_t reg) {
-    return std::find(kKept.begin(), kKept.end(), reg) != kKept.end();
-  });
+  return std::none_of(written, written + writes,
+                      [](uint16_t reg) { return std::find(kKept.begin(), kKept.end(), reg) != kKept.end(); });
 }
 
 }  // namespace
@@ -148,8 +148,7 @@ CodeTarget CodeWalker::through_stub(uint64_t address) {
   uint64_t at = address;
   for (int i = 0; i < 2 && ::cs_disasm_iter(own.handle, &code, &left, &at, own.insn); ++i) {
     const cs_x86& x86 = own.insn->detail->x86;
-    if (own.insn->id == X86_INS_JMP && x86.operands[0].type == X86_OP_MEM &&
-        x86.operands[0].mem.base == X86_REG_RIP) {
+    if (own.insn->id == X86_INS_JMP && x86.operands[0].type == X86_OP_MEM && x86.operands[0].mem.base == X86_REG_RIP) {
       const auto import = imports_.find(at + static_cast<uint64_t>(x86.operands[0].mem.disp));
       if (import != imports_.end()) return import->second;
     }

@@ -335,8 +335,8 @@ TEST(MemoryLife, AFileThatIsDeletedIsProbed) {
 
 TEST(MemoryLife, AFileOfAnotherMountNamespaceIsProbed) {
   STACKWATCH_REQUIRE_BPF();
-  const std::string script = "mount -t tmpfs none /mnt && cp " + test_program("allocate_static") +
-                             " /mnt/hidden && exec /mnt/hidden malloc";
+  const std::string script =
+      "mount -t tmpfs none /mnt && cp " + test_program("allocate_static") + " /mnt/hidden && exec /mnt/hidden malloc";
   Child child({"unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script});
   if (!child.wait_for("ready 0\n", 10)) GTEST_SKIP() << "REQUIRES a mount namespace: " << child.output();
   LiveMemory live(no_limit());

@@ -148,8 +148,9 @@ TEST(Memory, OperatorsNewAndDeleteOfTcmallocAreExactAndExceptionsPass) {
 // Debian builds it as C: where it has no memory it aborts instead of throwing, probes or not.
 TEST(Memory, OperatorsNewAndDeleteOfMimallocAreExact) {
   STACKWATCH_REQUIRE_BPF();
-  expect_exact_with("allocate_cxx", kLibraries + "libmimalloc.so.2",
-                    {"new", "new_array", "new_nothrow", "new_aligned", "delete", "many", "constructor_throws", "mixed"});
+  expect_exact_with(
+      "allocate_cxx", kLibraries + "libmimalloc.so.2",
+      {"new", "new_array", "new_nothrow", "new_aligned", "delete", "many", "constructor_throws", "mixed"});
 }
 
 }  // namespace

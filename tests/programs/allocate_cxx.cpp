@@ -25,7 +25,7 @@ long long do_new_aligned() { return keep(new Aligned) ? static_cast<long long>(s
 long long do_delete() {
   ::operator delete(keep(::operator new(opaque(700))));
   delete[] static_cast<char*>(keep(new char[opaque(800)]));
-  ::operator delete(keep(::operator new(opaque(900))), size_t{900});
+  ::operator delete (keep(::operator new(opaque(900))), size_t{900});
   delete static_cast<Aligned*>(keep(new Aligned));
   ::operator delete(keep(nullptr));
   return 0;

@@ -12,8 +12,8 @@ static jmp_buf way_out;
 static char** arguments;
 static void* library;
 
-/* An allocator function of our own, found by its name: takes more from the next one than it was asked for, or leaves for
- * good. */
+/* An allocator function of our own, found by its name: takes more from the next one than it was asked for, or leaves
+ * for good. */
 __attribute__((noipa)) void* valloc(size_t bytes) {
   if (bytes == 666) longjmp(way_out, 1);
   return keep(malloc(opaque(bytes + 100)));

@@ -16,12 +16,12 @@ static atomic_int stop;
 static atomic_llong leaked;
 
 /* A section for each, so that the program knows where they begin and end. */
-#define SITE(name)                                                                     \
-  extern const char __start_code_##name[], __stop_code_##name[];                             \
-  __attribute__((noipa, section("code_" #name))) static void* name(size_t bytes) {             \
-    void* p = malloc(bytes);                                                           \
-    __asm__ volatile("" : "+r"(p) : : "memory");                                       \
-    return p;                                                                          \
+#define SITE(name)                                                                 \
+  extern const char __start_code_##name[], __stop_code_##name[];                   \
+  __attribute__((noipa, section("code_" #name))) static void* name(size_t bytes) { \
+    void* p = malloc(bytes);                                                       \
+    __asm__ volatile("" : "+r"(p) : : "memory");                                   \
+    return p;                                                                      \
   }
 SITE(site_a)
 SITE(site_b)
