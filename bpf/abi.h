@@ -157,6 +157,65 @@ struct open_wait {
   __u64 run_queue_ns;
 };
 
+/* ---- memory ---- */
+
+/* As AllocatorRole, moved up by one: 0 is no call in flight. */
+enum memory_role {
+  kMemoryMalloc = 1,
+  kMemoryCalloc,
+  kMemoryAligned,
+  kMemoryPosixMemalign,
+  kMemoryRealloc,
+  kMemoryReallocarray,
+  kMemoryFree,
+  kMemoryNew,
+  kMemoryNewReturn,
+};
+
+/* A process whose probes are all in; key: tgid. Counters are totals. */
+struct memory_process {
+  __u32 start_ticks;
+  __u32 execs; /* other programs that it has executed */
+  __u64 exec_id;
+  __u64 calls;       /* entries seen */
+  __u64 returns;     /* seen by return probes */
+  __u64 new_returns; /* seen by probes on `ret` instructions */
+  __u64 spent_ns;    /* in our programs, estimated from one run in 64 */
+  __u64 unknown_frees;
+  __u64 missed_frees;  /* addresses that were returned again while they were live */
+  __u64 abandoned;     /* calls into the allocator that did not return */
+  __u64 lost_map_full; /* bytes that were allocated and are not counted */
+  __u64 lost_frees;    /* bytes that were freed and could not be taken away */
+};
+
+struct memory_address {
+  __u32 tgid;
+  __u32 image; /* changes with exec */
+  __u64 address;
+};
+
+/* A live allocation. */
+struct memory_block {
+  __u64 hash; /* of its stack */
+  __u64 size;
+};
+
+/* The call into the allocator that a thread is in. */
+struct memory_call {
+  __u32 role; /* 0: none */
+  __u32 image;
+  __u32 old_known;
+  __u32 nested; /* calls within it so far */
+  __u32 epoch;  /* when it was used last */
+  __u32 reserved;
+  __u64 sp;     /* at its first instruction */
+  __u64 size;
+  __u64 result; /* posix_memalign: where the address is written to */
+  __u64 old;    /* realloc: the address that it was given */
+  __u64 freed;  /* the last address that was taken away: operator delete may pass it on to free */
+  struct memory_block old_block;
+};
+
 #ifdef __cplusplus
 }  // namespace stackwatch::abi
 
@@ -172,6 +231,10 @@ static_assert(sizeof(stack_count) == 24);
 static_assert(sizeof(stack_frames) == 32);
 static_assert(sizeof(thread_wait) == 48);
 static_assert(sizeof(open_wait) == 32);
+static_assert(sizeof(memory_process) == 88);
+static_assert(sizeof(memory_address) == 16);
+static_assert(sizeof(memory_block) == 16);
+static_assert(sizeof(memory_call) == 80);
 }  // namespace stackwatch::abi
 #endif
 

@@ -342,6 +342,10 @@ void StackEngine::add_open(const abi::stack_key& key, size_t kind, int64_t value
   touch(*target, key.hash, stack);
 }
 
+void StackEngine::add_lost(const abi::process_id& id, LossReason reason, uint64_t count) {
+  if (Target* target = find(id)) target->lost[reason] += count;
+}
+
 // Something that ended between the reading of the counts and of what is open is in neither: the value then stands still
 // until the next collect.
 void StackEngine::tell_changes() {

@@ -88,6 +88,8 @@ class StackEngine : public ProbeEngine {
   void add_open(const abi::stack_key& key, size_t kind, int64_t value);
   /// Calls load() if it was not called yet.
   [[nodiscard]] Result<void> ensure_loaded();
+  /// Adds to what the process's next delta tells as lost; nothing where it is not attached.
+  void add_lost(const abi::process_id& id, LossReason reason, uint64_t count);
 
   [[nodiscard]] const std::unordered_map<uint32_t, Target>& targets() const { return targets_; }
   [[nodiscard]] const Clock& clock() const { return clock_; }

@@ -19,6 +19,9 @@ enum class LossReason : uint8_t {
   kNamesLate,        ///< the names came too late or not at all: counted under [unnamed]
   kStacksFull,       ///< more stacks than stacks_per_process: counted under [other]
   kWatchFull,        ///< no room to watch another process: a child is not counted; or another thread: a wait is not
+  kUnknownFree,      ///< memory: the address freed is none whose allocation was counted (calls, not bytes)
+  kMissedFree,       ///< memory: an address came again while it was live: its free was not seen; set right (calls)
+  kAbandonedCall,    ///< memory: a call into the allocator that never returned: nothing is counted (calls)
   kCount
 };
 
@@ -27,7 +30,7 @@ inline constexpr size_t kLossReasons = static_cast<size_t>(LossReason::kCount);
 /// The name that users see, as in `"lost":{"map_full":0}`.
 [[nodiscard]] std::string_view to_string(LossReason reason);
 
-/// How often each reason struck. In the unit of the probe (samples) unless the reason says otherwise.
+/// How often each reason struck. In the unit of the probe (samples, bytes) unless the reason says otherwise.
 struct Losses {
   std::array<uint64_t, kLossReasons> count{};
 

@@ -25,6 +25,15 @@ struct InfoRecord {
 };
 static_assert(sizeof(InfoRecord) == 8);
 
+struct PlaceRecord {
+  uint64_t offset = 0;
+  uint16_t role = 0;
+  uint16_t stepped = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(PlaceRecord) == 16);
+static_assert(sizeof(Header) + sizeof(uint32_t) + kMaxAllocatorPlaces * sizeof(PlaceRecord) <= kMaxMessageBytes);
+
 static_assert(sizeof(Header) + kMaxOffsets * sizeof(uint64_t) <= kMaxMessageBytes);
 static_assert(sizeof(Header) + sizeof(NameRecord) + kMaxNameBytes + kMaxModuleBytes <= kMaxMessageBytes);
 
@@ -96,6 +105,23 @@ std::optional<Reply> parse_names(const Header& header, Reader& reader) {
   return names;
 }
 
+std::optional<Reply> parse_allocator(const Header& header, Reader& reader) {
+  if (header.count > kMaxAllocatorPlaces) return std::nullopt;
+  Allocator allocator{header.sequence, header.object, false, {}};
+  const auto uncounted = reader.take<uint32_t>();
+  allocator.uncounted_new = uncounted != 0;
+  allocator.places.reserve(header.count);
+  for (unsigned i = 0; i < header.count; ++i) {
+    const auto record = reader.take<PlaceRecord>();
+    if (record.role >= static_cast<uint16_t>(AllocatorRole::kCount) || record.stepped > 1 || record.reserved != 0) {
+      return std::nullopt;
+    }
+    allocator.places.push_back({static_cast<AllocatorRole>(record.role), record.stepped != 0, record.offset});
+  }
+  if (!reader.finished() || uncounted > 1) return std::nullopt;
+  return allocator;
+}
+
 Bytes with_header(Type type, size_t count, uint32_t sequence, uint32_t object) {
   const Header header{kMagic, type, static_cast<uint16_t>(count), sequence, object};
   Bytes out;
@@ -130,6 +156,9 @@ Bytes encode(const Request& request) {
     append(out, resolve->offsets.data(), resolve->offsets.size() * sizeof(uint64_t));
     return out;
   }
+  if (const auto* find = std::get_if<FindAllocator>(&request)) {
+    return with_header(Type::kFindAllocator, 0, find->sequence, find->object);
+  }
   return with_header(Type::kDropObject, 0, 0, std::get<DropObject>(request).object);
 }
 
@@ -141,6 +170,20 @@ Bytes encode(const ObjectInfo& info) {
   const InfoRecord record{info.status, static_cast<uint32_t>(bytes)};
   append(out, &record, sizeof record);
   append(out, info.build_id.data(), bytes);
+  return out;
+}
+
+Bytes encode(const Allocator& allocator) {
+  const size_t count = std::min(allocator.places.size(), kMaxAllocatorPlaces);
+  Bytes out = with_header(Type::kAllocator, count, allocator.sequence, allocator.object);
+  const uint32_t uncounted = allocator.uncounted_new || count < allocator.places.size() ? 1 : 0;
+  append(out, &uncounted, sizeof uncounted);
+  for (size_t i = 0; i < count; ++i) {
+    const AllocatorPlace& place = allocator.places[i];
+    const PlaceRecord record{place.offset, static_cast<uint16_t>(place.role), place.stepped ? uint16_t{1} : uint16_t{0},
+                             0};
+    append(out, &record, sizeof record);
+  }
   return out;
 }
 
@@ -181,6 +224,8 @@ std::optional<Request> parse_request(std::span<const std::byte> packet) {
     request = AddObject{header->sequence, header->object};
   } else if (header->type == Type::kDropObject && header->count == 0) {
     request = DropObject{header->object};
+  } else if (header->type == Type::kFindAllocator && header->count == 0) {
+    request = FindAllocator{header->sequence, header->object};
   } else if (header->type == Type::kResolve && header->count > 0 && header->count <= kMaxOffsets) {
     Resolve resolve{header->sequence, header->object, {}};
     for (unsigned i = 0; i < header->count; ++i) resolve.offsets.push_back(reader.take<uint64_t>());
@@ -200,6 +245,8 @@ std::optional<Reply> parse_reply(std::span<const std::byte> packet) {
       return header->count == 0 ? parse_info(*header, reader) : std::nullopt;
     case Type::kNames:
       return parse_names(*header, reader);
+    case Type::kAllocator:
+      return parse_allocator(*header, reader);
     default:
       return std::nullopt;
   }

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/allocator.h"
 #include "core/unique_fd.h"
 
 /// What the daemon and the symbol worker say to each other, over a SOCK_SEQPACKET pair: one message per packet, a
@@ -28,6 +29,9 @@ inline constexpr size_t kMaxNameBytes = 1024;
 /// 20 bytes is SHA-1, what linkers write; 64 is the longest that anybody has asked for.
 inline constexpr size_t kMaxBuildIdBytes = 64;
 inline constexpr size_t kMaxModuleBytes = 64;
+/// Allocator functions of one object. The standard has 50 names, most of them aliases; the rest is for the places
+/// where operator new may end.
+inline constexpr size_t kMaxAllocatorPlaces = 256;
 
 /// The worker finds its end of the pair at this descriptor.
 inline constexpr int kWorkerSocket = 3;
@@ -38,18 +42,20 @@ inline constexpr uint32_t kVdsoObject = 2;      ///< the worker's own vDSO; need
 inline constexpr uint32_t kFirstFileObject = 16;
 
 enum class Type : uint16_t {
-  kHello = 1,   ///< worker: is confined and ready to read
-  kAddObject,   ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
-  kObjectInfo,  ///< worker: answer to kAddObject
-  kResolve,     ///< daemon: which functions are at these offsets of object N?
-  kNames,       ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
-  kDropObject,  ///< daemon: object N is not needed any more; no answer
+  kHello = 1,      ///< worker: is confined and ready to read
+  kAddObject,      ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
+  kObjectInfo,     ///< worker: answer to kAddObject
+  kResolve,        ///< daemon: which functions are at these offsets of object N?
+  kNames,          ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
+  kDropObject,     ///< daemon: object N is not needed any more; no answer
+  kFindAllocator,  ///< daemon: where are the allocator functions of object N?
+  kAllocator,      ///< worker: answer to kFindAllocator
 };
 
 struct Header {
   uint32_t magic = kMagic;
   Type type{};
-  uint16_t count = 0;  ///< elements in the body: offsets or names
+  uint16_t count = 0;  ///< elements in the body: offsets, names or places
   uint32_t sequence = 0;
   uint32_t object = 0;
 };
@@ -105,14 +111,28 @@ struct DropObject {
   uint32_t object = 0;
 };
 
-using Request = std::variant<AddObject, Resolve, DropObject>;
-using Reply = std::variant<Hello, ObjectInfo, Names>;
+struct FindAllocator {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+};
+
+struct Allocator {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  bool uncounted_new = false;          ///< as in AllocatorObject
+  std::vector<AllocatorPlace> places;  ///< each offset once
+};
+
+using Request = std::variant<AddObject, Resolve, DropObject, FindAllocator>;
+using Reply = std::variant<Hello, ObjectInfo, Names, Allocator>;
 using Bytes = std::vector<std::byte>;
 
 [[nodiscard]] Bytes encode(const Request& request);
 [[nodiscard]] Bytes encode(const Hello& hello);
 /// A build-id longer than kMaxBuildIdBytes is left out.
 [[nodiscard]] Bytes encode(const ObjectInfo& info);
+/// Places beyond kMaxAllocatorPlaces are left out.
+[[nodiscard]] Bytes encode(const Allocator& allocator);
 /// Names and modules longer than their limits are cut. As many packets as it takes.
 [[nodiscard]] std::vector<Bytes> encode(const Names& names);
 

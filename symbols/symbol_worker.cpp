@@ -103,19 +103,34 @@ bool SymbolWorker::take_reply(const protocol::Reply& reply, Listener& listener) 
   if (std::holds_alternative<protocol::Hello>(reply)) return !std::exchange(ready_, true);
   if (!ready_ || under_way_.empty()) return false;
   if (const auto* names = std::get_if<protocol::Names>(&reply)) return take_names(*names, listener);
+  const auto answers = [this](protocol::Type request, const auto& answer) {
+    const UnderWay& head = under_way_.front();
+    return head.request == request && answer.sequence == head.sequence && answer.object == head.object;
+  };
+  if (const auto* allocator = std::get_if<protocol::Allocator>(&reply)) {
+    if (!answers(protocol::Type::kFindAllocator, *allocator)) return false;
+    finish_head();
+    listener.on_allocator(allocator->object, *allocator);
+    return true;
+  }
   const auto& info = std::get<protocol::ObjectInfo>(reply);
-  const UnderWay& head = under_way_.front();
-  if (!head.offsets.empty() || info.sequence != head.sequence || info.object != head.object) return false;
-  under_way_.pop_front();
-  head_since_ns_ = clock_.monotonic_ns();
+  if (!answers(protocol::Type::kAddObject, info)) return false;
+  finish_head();
   listener.on_object(info.object, info.status, info.build_id);
   return true;
+}
+
+void SymbolWorker::finish_head() {
+  under_way_.pop_front();
+  head_since_ns_ = clock_.monotonic_ns();
 }
 
 bool SymbolWorker::take_names(const protocol::Names& names, Listener& listener) {
   {
     UnderWay& head = under_way_.front();
-    if (names.sequence != head.sequence || names.object != head.object) return false;
+    if (head.request != protocol::Type::kResolve || names.sequence != head.sequence || names.object != head.object) {
+      return false;
+    }
     for (const protocol::Name& name : names.names) {
       if (name.index >= head.offsets.size() || head.answered.test(name.index)) return false;
       head.answered.set(name.index);
@@ -124,10 +139,7 @@ bool SymbolWorker::take_names(const protocol::Names& names, Listener& listener) 
   // The listener may send, which appends to under_way_: a deque keeps references to its elements valid.
   const UnderWay& head = under_way_.front();
   for (const protocol::Name& name : names.names) listener.on_name(head.object, head.offsets[name.index], name);
-  if (head.answered.count() == head.offsets.size()) {
-    under_way_.pop_front();
-    head_since_ns_ = clock_.monotonic_ns();
-  }
+  if (head.answered.count() == head.offsets.size()) finish_head();
   return true;
 }
 
@@ -198,7 +210,15 @@ bool SymbolWorker::add_object(uint32_t object, int file) {
   const uint32_t sequence = next_sequence_;
   if (!has_room() || !send(protocol::AddObject{sequence, object}, file)) return false;
   ++next_sequence_;
-  under_way_.push_back({sequence, object, clock_.monotonic_ns(), {}, {}});
+  under_way_.push_back({protocol::Type::kAddObject, sequence, object, clock_.monotonic_ns(), {}, {}});
+  return true;
+}
+
+bool SymbolWorker::find_allocator(uint32_t object) {
+  const uint32_t sequence = next_sequence_;
+  if (!has_room() || !send(protocol::FindAllocator{sequence, object}, -1)) return false;
+  ++next_sequence_;
+  under_way_.push_back({protocol::Type::kFindAllocator, sequence, object, clock_.monotonic_ns(), {}, {}});
   return true;
 }
 
@@ -208,7 +228,7 @@ bool SymbolWorker::resolve(uint32_t object, std::span<const uint64_t> offsets) {
   std::vector<uint64_t> copy(offsets.begin(), offsets.end());
   if (!send(protocol::Resolve{sequence, object, copy}, -1)) return false;
   ++next_sequence_;
-  under_way_.push_back({sequence, object, clock_.monotonic_ns(), std::move(copy), {}});
+  under_way_.push_back({protocol::Type::kResolve, sequence, object, clock_.monotonic_ns(), std::move(copy), {}});
   return true;
 }
 

@@ -43,6 +43,8 @@ class SymbolWorker {
     virtual void on_object(uint32_t object, protocol::ObjectStatus status, std::span<const std::byte> build_id) = 0;
     /// One offset of a resolve(); each is answered exactly once unless the worker dies.
     virtual void on_name(uint32_t object, uint64_t offset, const protocol::Name& name) = 0;
+    /// The answer to a find_allocator().
+    virtual void on_allocator(uint32_t /*object*/, protocol::Allocator /*allocator*/) {}
     /// Everything it was given is gone; what was not answered will not be. `culprit` is the object it was reading, if
     /// any; `certain` where it was that object's doing, and not perhaps chance: a SIGKILL from outside (the OOM
     /// killer, a person), or a time-out on a machine that was too busy.
@@ -67,14 +69,16 @@ class SymbolWorker {
   /// These send without blocking; false where it was not possible now (nothing happened, try after a dispatch()).
   bool add_object(uint32_t object, int file);
   bool resolve(uint32_t object, std::span<const uint64_t> offsets);  ///< 1 … kMaxOffsets of them
+  bool find_allocator(uint32_t object);
   bool drop_object(uint32_t object);
 
  private:
   struct UnderWay {
+    protocol::Type request{};
     uint32_t sequence = 0;
     uint32_t object = 0;
     uint64_t sent_ns = 0;
-    std::vector<uint64_t> offsets;  ///< empty: add_object
+    std::vector<uint64_t> offsets;
     std::bitset<protocol::kMaxOffsets> answered;
   };
 
@@ -82,6 +86,7 @@ class SymbolWorker {
   void read_replies(Listener& listener);
   bool take_reply(const protocol::Reply& reply, Listener& listener);
   bool take_names(const protocol::Names& names, Listener& listener);
+  void finish_head();
   bool send(const protocol::Request& request, int file);
   void kill_worker(std::string why);
   void check_time();

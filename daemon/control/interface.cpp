@@ -41,7 +41,13 @@ type Losses (
   # counted under [other]
   stacks_full: int,
   # no room to watch another process: a child is not counted
-  watch_full: int
+  watch_full: int,
+  # memory: frees of addresses whose allocation was not counted
+  unknown_free: int,
+  # memory: addresses that came again while they were live: their free was not seen; set right
+  missed_free: int,
+  # memory: calls into the allocator that never returned
+  abandoned_call: int
 )
 
 type Probe (on_cpu, blocked, run_queue, memory, page_fault)

@@ -250,6 +250,11 @@ std::string ElfObject::read_name(const Symbol& symbol) const {
   return {};
 }
 
+std::optional<UnwindRange> ElfObject::range_of(uint64_t vaddr) {
+  if (!loaded_) load();
+  return unwind_.find(file_.get(), segments_, vaddr);
+}
+
 size_t ElfObject::table_bytes() const { return symbols_.capacity() * sizeof(Symbol) + unwind_.bytes(); }
 
 void ElfObject::unload() {

@@ -53,6 +53,13 @@ class ElfObject {
   [[nodiscard]] const std::vector<std::byte>& build_id() const { return build_id_; }
   /// The function at an offset of the file; nothing where neither a symbol nor a call-frame entry covers it.
   [[nodiscard]] std::optional<FoundFunction> find(uint64_t file_offset);
+  /// The code of the function (or of the part of one that was laid out apart) at an address, where call-frame
+  /// information tells.
+  [[nodiscard]] std::optional<UnwindRange> range_of(uint64_t vaddr);
+  /// For the other readers of the same file.
+  [[nodiscard]] int file() const { return file_.get(); }
+  [[nodiscard]] uint64_t file_bytes() const { return file_bytes_; }
+  [[nodiscard]] const std::vector<LoadedSegment>& segments() const { return segments_; }
   /// Memory that the tables take; 0 before the first find() and after unload().
   [[nodiscard]] size_t table_bytes() const;
   /// Gives the tables back; they are read again when they are needed.

@@ -11,6 +11,7 @@
 #include <new>
 #include <utility>
 
+#include "symbols/worker/allocator_search.h"
 #include "symbols/worker/demangle.h"
 
 namespace stackwatch {
@@ -58,6 +59,9 @@ bool SymbolServer::answer(int socket, const protocol::Request& request, UniqueFd
     }
     return true;
   }
+  if (const auto* find = std::get_if<protocol::FindAllocator>(&request)) {
+    return send(protocol::encode(find_allocator(*find)));
+  }
   objects_.erase(std::get<protocol::DropObject>(request).object);
   return true;
 }
@@ -81,6 +85,20 @@ protocol::ObjectInfo SymbolServer::add_file(const protocol::AddObject& request, 
   info.build_id = (*object)->build_id();
   objects_[request.object] = {std::move(*object), ++uses_};
   return info;
+}
+
+protocol::Allocator SymbolServer::find_allocator(const protocol::FindAllocator& request) {
+  protocol::Allocator answer{request.sequence, request.object, false, {}};
+  ElfObject* const object = find_object(request.object);
+  if (object == nullptr) return answer;
+  try {
+    FoundAllocator found = stackwatch::find_allocator(*object);
+    answer.uncounted_new = found.uncounted_new;
+    answer.places = std::move(found.places);
+  } catch (const std::bad_alloc&) {
+    object->unload();  // tables beyond what the worker may use: it has no allocator that we know of
+  }
+  return answer;
 }
 
 protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {

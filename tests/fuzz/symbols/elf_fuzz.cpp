@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "symbols/worker/allocator_search.h"
 #include "symbols/worker/demangle.h"
 #include "symbols/worker/elf_object.h"
 
@@ -18,5 +19,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (size_t i = 0; i < kPlaces; ++i) {
     if (const auto found = (*object)->find(size * i / kPlaces)) static_cast<void>(stackwatch::demangle(found->name));
   }
+  static_cast<void>(stackwatch::find_allocator(**object));
   return 0;
 }

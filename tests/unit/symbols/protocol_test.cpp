@@ -34,7 +34,9 @@ TEST(Protocol, EveryCutAndEveryExtensionOfAPacketIsRefused) {
   const Bytes info = encode(ObjectInfo{1, 16, ObjectStatus::kReadable, Bytes(20)});
   const Bytes names = encode(two_names()).at(0);
   const Bytes resolve = encode(Request(Resolve{1, 16, {1, 2, 3}}));
-  for (const Bytes& whole : {info, names, resolve}) {
+  const Bytes find = encode(Request(FindAllocator{1, 16}));
+  const Bytes allocator = encode(Allocator{1, 16, true, {{AllocatorRole::kNew, false, 0x1000}}});
+  for (const Bytes& whole : {info, names, resolve, find, allocator}) {
     for (size_t length = 0; length < whole.size(); ++length) {
       EXPECT_FALSE(parse_reply(std::span(whole).first(length))) << length;
       EXPECT_FALSE(parse_request(std::span(whole).first(length))) << length;
@@ -44,6 +46,26 @@ TEST(Protocol, EveryCutAndEveryExtensionOfAPacketIsRefused) {
     EXPECT_FALSE(parse_reply(longer));
     EXPECT_FALSE(parse_request(longer));
   }
+}
+
+TEST(Protocol, PlacesOfAnAllocatorArriveAsTheyWere) {
+  const Allocator sent{3, 17, true, {{AllocatorRole::kRealloc, true, 0x98ef3}, {AllocatorRole::kNewReturn, false, 1}}};
+  const auto reply = parse_reply(encode(sent));
+  ASSERT_TRUE(reply);
+  const auto& got = std::get<Allocator>(*reply);
+  EXPECT_EQ(got.sequence, 3U);
+  EXPECT_EQ(got.object, 17U);
+  EXPECT_TRUE(got.uncounted_new);
+  EXPECT_EQ(got.places, sent.places);
+}
+
+TEST(Protocol, AnAllocatorOfAnUnknownRoleIsRefusedAndOneOfTooManyPlacesIsCutAndSaysSo) {
+  EXPECT_FALSE(parse_reply(encode(Allocator{1, 16, false, {{AllocatorRole::kCount, false, 1}}})));
+  const auto reply = parse_reply(encode(
+      Allocator{1, 16, false, std::vector<AllocatorPlace>(kMaxAllocatorPlaces + 1, {AllocatorRole::kFree, false, 1})}));
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(std::get<Allocator>(*reply).places.size(), kMaxAllocatorPlaces);
+  EXPECT_TRUE(std::get<Allocator>(*reply).uncounted_new);
 }
 
 TEST(Protocol, AbsurdNumbersAreRefused) {
