@@ -67,7 +67,7 @@ class MemoryControl {
   virtual void set_functions(const AllocatorFunctions& functions) = 0;
   virtual void set_overhead_limit(double percent) = 0;
   [[nodiscard]] virtual std::optional<MemoryState> state(const ProcessKey& process) const = 0;
-  [[nodiscard]] virtual std::vector<MemoryEvent> take_events() = 0;
+  [[nodiscard]] virtual std::vector<MemoryEvent> take_process_events() = 0;
   /// Blocks until all probes that were asked for are in, or out: for programs that have nothing else to do.
   virtual void wait_until_settled() = 0;
 };

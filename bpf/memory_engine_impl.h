@@ -41,7 +41,7 @@ class MemoryStackEngine final : public StackEngine, public MemoryControl {
   void set_functions(const AllocatorFunctions& functions) override;
   void set_overhead_limit(double percent) override { limits_.overhead_percent = percent; }
   [[nodiscard]] std::optional<MemoryState> state(const ProcessKey& process) const override;
-  [[nodiscard]] std::vector<MemoryEvent> take_events() override { return std::exchange(events_, {}); }
+  [[nodiscard]] std::vector<MemoryEvent> take_process_events() override { return std::exchange(events_, {}); }
   void wait_until_settled() override;
 
  private:

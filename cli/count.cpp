@@ -106,7 +106,10 @@ Result<void> Counting::start() {
                    clock_, target.probes,
                    ProbeOptions{.frequency_hz = target.frequency_hz, .children = target.children});
   if (target.children) watch_execs();
-  return session_->attach(launch_.pids());
+  if (auto attached = session_->attach(launch_.pids()); !attached) return attached;
+  constexpr double kPatienceS = 10;  // a large program's functions are found within a second
+  for (const auto& engine : machine_.engines) engine->wait_until_counting(kPatienceS);
+  return {};
 }
 
 // Without them children that live for less than kCollectNs have no names; nothing else is lost.
@@ -165,7 +168,7 @@ Result<void> Counting::collect_if_due(uint64_t now) {
   if (now < next_collect_ns_) return {};
   collect_period_ns_ = std::min(kCollectNs, 2 * collect_period_ns_);
   next_collect_ns_ = now + collect_period_ns_;
-  say_events(*machine_.namer);
+  say_events(machine_);
   return session_->collect();
 }
 
@@ -185,7 +188,7 @@ Result<void> Counting::finish() {
     poll(&names, 1, kTimeoutMs);
     session_->take();
   }
-  say_events(*machine_.namer);
+  say_events(machine_);
   auto printed = print_complete();
   return printed ? finished : printed;
 }

@@ -42,8 +42,11 @@ void say(const std::string& text) {
   static_cast<void>(!write_output(STDERR_FILENO, "stackwatch: " + safe_text(text) + "\n"));
 }
 
-void say_events(StackNamer& namer) {
-  for (const Error& event : namer.take_events()) say("warning: " + event.message());
+void say_events(Machine& machine) {
+  for (const Error& event : machine.namer->take_events()) say("warning: " + event.message());
+  for (const auto& engine : machine.engines) {
+    for (const Error& event : engine->take_events()) say("warning: " + event.message());
+  }
 }
 
 }  // namespace stackwatch

@@ -40,7 +40,7 @@ struct Machine {
 
 /// One line on standard error.
 void say(const std::string& text);
-/// The namer's events, each as a warning.
-void say_events(StackNamer& namer);
+/// What the namer and the engines tell, each as a warning.
+void say_events(Machine& machine);
 
 }  // namespace stackwatch

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 
 #include "bpf/off_cpu_engine.h"
 #include "bpf/sampling_engine.h"
+#include "daemon/memory_probe.h"
 
 namespace stackwatch {
 namespace {
@@ -22,6 +24,15 @@ constexpr std::array<ProbeUnits, 5> kUnits = {{
     {ProbeKind::kPageFault, false, 1, "faults"},
 }};
 
+// Whoever counts by hand wants the numbers at any price.
+Result<std::unique_ptr<ProbeEngine>> make_memory_counter(const Clock& clock) {
+  MemoryLimits limits;
+  limits.overhead_percent = std::numeric_limits<double>::infinity();
+  auto engine = make_memory_probe_engine(clock, limits);
+  if (!engine) return Failure(engine.error());
+  return std::unique_ptr<ProbeEngine>(std::move(*engine));
+}
+
 struct EngineRow {
   std::vector<ProbeKind> kinds;
   Result<std::unique_ptr<ProbeEngine>> (*make)(const Clock& clock);
@@ -31,6 +42,7 @@ const std::vector<EngineRow>& engine_rows() {
   static const std::vector<EngineRow> rows = {
       {{ProbeKind::kOnCpu}, [](const Clock& clock) { return make_on_cpu_engine(clock, {}); }},
       {{ProbeKind::kBlocked, ProbeKind::kRunQueue}, [](const Clock& clock) { return make_off_cpu_engine(clock, {}); }},
+      {{ProbeKind::kMemory}, make_memory_counter},
       {{ProbeKind::kPageFault}, [](const Clock& clock) { return make_page_fault_engine(clock, {}); }},
   };
   return rows;

@@ -147,7 +147,7 @@ Result<void> Recording::tick(bool keep_replaced) {
   if (!batch) return Failure(batch.error());
   if (!*batch) return {};
   if (!keep_replaced) (*batch)->replaced.clear();
-  say_events(*machine_.namer);
+  say_events(machine_);
   say_once(source_->attach_problem());
   return recorder_.record(**batch, *source_);
 }

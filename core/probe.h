@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/delta.h"
@@ -15,6 +16,7 @@ namespace stackwatch {
 struct ProbeOptions {
   double frequency_hz = 99;  ///< on_cpu only
   bool children = false;     ///< its descendants, existing and later ones, are attached too
+  int32_t pid_in_ns = 0;     ///< the pid that our own /proc shows; 0: the key's own. Only looked at when attaching
   bool operator==(const ProbeOptions&) const = default;
 };
 
@@ -66,6 +68,13 @@ class ProbeEngine {
   [[nodiscard]] virtual std::vector<Adopted> take_adopted() = 0;
   virtual void forget(const ProcessKey& process) = 0;
   [[nodiscard]] virtual Cost cost() const = 0;
+  /// Blocks, at most so long, until what is attached really counts, where that takes its time: for programs that have
+  /// nothing else to do.
+  virtual void wait_until_counting(double /*seconds*/) {}
+  /// What a person should know, each once: the caller logs it.
+  [[nodiscard]] virtual std::vector<Error> take_events() { return {}; }
+  /// Why an attached process is not counted, or not wholly; empty where it is.
+  [[nodiscard]] virtual std::string note(const ProcessKey& /*process*/) const { return {}; }
 };
 
 }  // namespace stackwatch

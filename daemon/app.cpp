@@ -23,6 +23,7 @@
 #include "daemon/detector_schema.h"
 #include "daemon/event_loop.h"
 #include "daemon/log.h"
+#include "daemon/memory_probe.h"
 #include "daemon/proc_census.h"
 
 namespace stackwatch {
@@ -76,6 +77,7 @@ class App {
   uint64_t attached_new_ns_ = 0;
   bool attach_waits_ = false;
   std::vector<std::unique_ptr<ProbeEngine>> engines_;
+  MemoryProbeEngine* memory_ = nullptr;  // one of them
   std::unique_ptr<StackNamer> namer_;
   std::unique_ptr<Attachments> attachments_;
   std::unique_ptr<LiveSource> source_;
@@ -142,6 +144,12 @@ Result<void> App::make_engines() {
   auto off_cpu = make_off_cpu_engine(clock_, {});
   if (!off_cpu) return Failure(off_cpu.error());
   engines_.push_back(std::move(*off_cpu));
+  MemoryLimits memory_limits;
+  memory_limits.overhead_percent = config_.limits.overhead_percent_per_process;
+  auto memory = make_memory_probe_engine(clock_, memory_limits);
+  if (!memory) return Failure(memory.error());
+  memory_ = memory->get();
+  engines_.push_back(std::move(*memory));
   return {};
 }
 
@@ -278,6 +286,7 @@ void App::reload() {
     const bool tick_changed = config->tick_s != config_.tick_s;
     config_ = std::move(*config);
     daemon_->reconfigure(config_);
+    memory_->set_overhead_limit(config_.limits.overhead_percent_per_process);
     if (tick_changed) {
       auto started = start_ticks();
       if (!started) log_->error("{}", started.error().message());

@@ -136,7 +136,9 @@ Result<void> Attachments::attach_probes(Attachment& attachment, const std::vecto
     probe.kind = kind;
     probe.probe = engine_of(kind)->make_probe(kind);
     probe.frequency_hz = kind == ProbeKind::kOnCpu ? attachment.options.frequency_hz : 0;
-    if (auto attached = probe.probe->attach(attachment.identity.key, attachment.options); attached) {
+    ProbeOptions options = attachment.options;
+    options.pid_in_ns = attachment.identity.pid_in_ns;
+    if (auto attached = probe.probe->attach(attachment.identity.key, options); attached) {
       attachment.probes.push_back(std::move(probe));
     } else {
       refused = attached.error();

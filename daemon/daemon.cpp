@@ -49,7 +49,7 @@ bool Daemon::tick(uint64_t missed) {
   if (std::exchange(failing_, false)) parts_.log.info("working again");
   for (const Alert& alert : outcome->changed) on_alert_(alert);
   for (const Error& error : outcome->sink_errors) warn(error.message());
-  take_worker_events();
+  take_events();
   note_attach_problem();
   note_rules();
 
@@ -61,8 +61,12 @@ bool Daemon::tick(uint64_t missed) {
   return true;
 }
 
-void Daemon::take_worker_events() {
+void Daemon::take_events() {
   for (const Error& event : parts_.namer.take_events()) warn(event.message());
+  // About one process each, and it may happen again: for the log alone. `attachments` shows how it stands.
+  for (ProbeEngine* engine : parts_.engines) {
+    for (const Error& event : engine->take_events()) parts_.log.warn("{}", printable(event.message(), 512));
+  }
 }
 
 // A host that hovers around a limit would fill the journal: `status` has it at once, the log once in a while.
@@ -91,9 +95,8 @@ void Daemon::warn_about(const Config& config) {
   }
   const LimitsConfig& limits = config.limits;
   const LimitsConfig defaults;
-  if (limits.memory_bytes != defaults.memory_bytes || limits.cpu_percent != defaults.cpu_percent ||
-      limits.overhead_percent_per_process != defaults.overhead_percent_per_process) {
-    warn("[limits] memory, cpu_percent and overhead_percent_per_process are not enforced in this version");
+  if (limits.memory_bytes != defaults.memory_bytes || limits.cpu_percent != defaults.cpu_percent) {
+    warn("[limits] memory and cpu_percent are not enforced in this version");
   }
 }
 
@@ -194,7 +197,15 @@ Result<void> Daemon::remove_watch(const std::string& id) {
 
 std::vector<WatchRow> Daemon::watches() const { return parts_.source.watches(); }
 
-std::vector<AttachmentRow> Daemon::attachments() const { return parts_.attachments.rows(); }
+std::vector<AttachmentRow> Daemon::attachments() const {
+  std::vector<AttachmentRow> rows = parts_.attachments.rows();
+  for (AttachmentRow& row : rows) {
+    for (const ProbeEngine* engine : parts_.engines) {
+      if (row.problem.empty()) row.problem = engine->note(row.process.key);
+    }
+  }
+  return rows;
+}
 
 Result<StacksReport> Daemon::stacks(int32_t pid, ProbeKind probe, double since_s, bool series) const {
   if (!parts_.source.has_process(pid)) {

@@ -68,7 +68,7 @@ class Daemon final : public ControlBackend {
   [[nodiscard]] std::optional<Alert> alert(const std::string& id) const override;
 
  private:
-  void take_worker_events();
+  void take_events();
   void note_attach_problem();
   void note_rules();
 

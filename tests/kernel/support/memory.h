@@ -33,7 +33,7 @@ struct LiveMemory {
     finder->dispatch();
     for (const AllocatorFunctions& functions : finder->take()) control->set_functions(functions);
     for (const Error& error : finder->take_events()) errors.push_back(error.message());
-    for (const MemoryEvent& event : control->take_events()) errors.push_back(event.text.message());
+    for (const MemoryEvent& event : control->take_process_events()) errors.push_back(event.text.message());
     engine->drain();
   }
 
