@@ -17,7 +17,9 @@ struct ProbeOptions {
   double frequency_hz = 99;  ///< on_cpu only
   bool children = false;     ///< its descendants, existing and later ones, are attached too
   int32_t pid_in_ns = 0;     ///< the pid that our own /proc shows; 0: the key's own. Only looked at when attaching
-  bool operator==(const ProbeOptions&) const = default;
+  bool operator==(const ProbeOptions& other) const {
+    return frequency_hz == other.frequency_hz && children == other.children;
+  }
 };
 
 /// Counts one kind of value per stack in one process: all its threads, present and future.
