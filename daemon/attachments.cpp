@@ -181,6 +181,11 @@ void Attachments::replace_program(const ProcessIdentity& identity, ExecId exec) 
   namer_.learn(identity.key, identity.pid_in_ns, exec);
 }
 
+void Attachments::set_exe(const ProcessKey& process, std::string exe) {
+  const auto found = attachments_.find(process);
+  if (found != attachments_.end()) found->second->identity.exe = std::move(exe);
+}
+
 std::optional<ExecId> Attachments::exec(const ProcessKey& process) const {
   const auto found = attachments_.find(process);
   return found == attachments_.end() ? std::nullopt : std::optional(found->second->exec);

@@ -75,6 +75,8 @@ class Attachments {
   void end(const ProcessKey& process, bool exited);
   /// The process executes another program now: its name changes and its mappings are read anew.
   void replace_program(const ProcessIdentity& identity, ExecId exec);
+  /// Path of its program, where it was not known when it was attached.
+  void set_exe(const ProcessKey& process, std::string exe);
   [[nodiscard]] std::optional<ExecId> exec(const ProcessKey& process) const;
   [[nodiscard]] bool contains(const ProcessKey& process) const;
   /// These three know attachments that ended in the last take() too.

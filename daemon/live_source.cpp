@@ -160,6 +160,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   const uint64_t now_ns = clock_.monotonic_ns();
   end_exited();
   std::erase_if(refused_, [this](const auto& entry) { return !index_.contains(entry.first); });
+  read_paths();
   TickBatch batch;
   batch.replaced = replace_programs();
   if (auto collected = parts_.attachments.collect(std::exchange(late_, false)); !collected) {
@@ -198,7 +199,8 @@ std::vector<ProcessKey> LiveSource::replace_programs() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
     const ProcessSample* sample = sample_of(process);
     if (sample == nullptr || parts_.attachments.exec(process) == sample->exec) continue;
-    parts_.attachments.replace_program(identity_of(*sample), sample->exec);
+    parts_.attachments.replace_program(quick_identity_of(*sample), sample->exec);
+    without_exe_.push_back(process);
     replaced.push_back(process);
   }
   return replaced;
@@ -327,8 +329,21 @@ void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
     return;
   }
   if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) return;  // a place is free next tick
-  if (auto attached = parts_.attachments.attach(identity_of(sample), sample, order); !attached) {
+  const bool is_new = !parts_.attachments.contains(sample.key);
+  if (auto attached = parts_.attachments.attach(quick_identity_of(sample), sample, order); !attached) {
     refused_[sample.key] = attached.error().message();
+  } else if (is_new) {
+    without_exe_.push_back(sample.key);
+  }
+}
+
+// The path of its program is read a tick later: while a process executes a program the kernel makes readers of the link
+// wait, 160 ms on a busy machine, and this is the loop's thread.
+void LiveSource::read_paths() {
+  for (const ProcessKey& process : std::exchange(without_exe_, {})) {
+    const ProcessSample* sample = sample_of(process);
+    if (sample == nullptr || sample->pid_in_ns <= 0 || !parts_.attachments.contains(process)) continue;
+    parts_.attachments.set_exe(process, parts_.procfs.exe(sample->pid_in_ns).value_or(""));
   }
 }
 
@@ -395,11 +410,16 @@ const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
 }
 
 ProcessIdentity LiveSource::identity_of(const ProcessSample& sample) const {
+  ProcessIdentity identity = quick_identity_of(sample);
+  if (sample.pid_in_ns > 0) identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
+  return identity;
+}
+
+ProcessIdentity LiveSource::quick_identity_of(const ProcessSample& sample) {
   ProcessIdentity identity;
   identity.key = sample.key;
   identity.pid_in_ns = sample.pid_in_ns;
   identity.comm = sample.comm;
-  if (sample.pid_in_ns > 0) identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
   identity.cgroup = sample.cgroup;
   identity.unit = std::string(unit_of_cgroup(sample.cgroup));
   return identity;

@@ -95,6 +95,8 @@ class LiveSource final : public DeltaSource {
   void drop_unwanted();
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
   [[nodiscard]] ProcessIdentity identity_of(const ProcessSample& sample) const;
+  [[nodiscard]] static ProcessIdentity quick_identity_of(const ProcessSample& sample);  ///< without `exe`
+  void read_paths();
   [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
 
   Parts parts_;
@@ -114,6 +116,7 @@ class LiveSource final : public DeltaSource {
   std::vector<WatchRule> added_rules_;
   std::unordered_map<std::string, ProcessKey> rule_processes_;  // of added rules with a pid, by the rule's id
   size_t max_focused_ = 0;
+  std::vector<ProcessKey> without_exe_;  // attached since the last tick
   std::string full_problem_;
   std::unordered_map<ProcessKey, std::string> refused_;  // why each cannot be attached; only processes that live
 };

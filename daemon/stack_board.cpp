@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numbers>
 
 namespace stackwatch {
 namespace {
@@ -19,15 +20,25 @@ double signed_root_llr(double seen, double expected) {
 
 double kept(double interval_s, double half_life_s) { return std::exp2(-std::max(interval_s, 0.0) / half_life_s); }
 
+// What remains of a mean after an interval at whose end its process has this age. Up to the age at which the plain mean
+// forgets as fast as the half-life says, it is the plain mean.
+double kept_of_mean(double interval_s, double age_s, double half_life_s) {
+  const double young_s = half_life_s * std::numbers::log2e;
+  if (age_s >= young_s || age_s <= 0) return kept(interval_s, half_life_s);
+  return std::max(age_s - interval_s, 0.0) / age_s;
+}
+
+double weight_in_mean(double interval_s, double age_s, double half_life_s) {
+  return std::max(1 - kept(interval_s, half_life_s), interval_s / age_s);
+}
+
 }  // namespace
 
 void StackBoard::decay(Entry& entry, double seen_s, double time_s) {
-  constexpr double kYoungS = kPastHalfLifeS * 1.4427;  // where the plain mean forgets as fast as the half-life says
-  const double interval_s = time_s - entry.updated_s;
   const double age_s = time_s - seen_s;
-  entry.now_cores *= kept(interval_s, kNowHalfLifeS);
-  entry.past_cores *=
-      age_s < kYoungS && age_s > 0 ? std::max(age_s - interval_s, 0.0) / age_s : kept(interval_s, kPastHalfLifeS);
+  const double interval_s = time_s - entry.updated_s;
+  entry.now_cores *= kept_of_mean(interval_s, age_s, kNowHalfLifeS);
+  entry.past_cores *= kept_of_mean(interval_s, age_s, kPastHalfLifeS);
   entry.updated_s = time_s;
 }
 
@@ -40,8 +51,8 @@ void StackBoard::observe(double time_s, const std::vector<NamedDelta>& deltas) {
       process = {.seen_s = time_s - delta.interval_s, .stacks = delta.stacks, .entries = {}};
     }
     const double age_s = std::max(time_s - process.seen_s, delta.interval_s);
-    const double past_weight = std::max(1 - kept(delta.interval_s, kPastHalfLifeS), delta.interval_s / age_s);
-    const double now_weight = 1 - kept(delta.interval_s, kNowHalfLifeS);
+    const double past_weight = weight_in_mean(delta.interval_s, age_s, kPastHalfLifeS);
+    const double now_weight = weight_in_mean(delta.interval_s, age_s, kNowHalfLifeS);
     for (const NamedDelta::Value& value : delta.values) {
       const auto [found, is_new] = process.entries.try_emplace(value.stack);
       Entry& entry = found->second;

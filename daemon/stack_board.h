@@ -14,7 +14,7 @@ namespace stackwatch {
 
 /// How often each stack of functions is on a CPU, machine-wide, now and in its own past, and in which processes.
 /// "Now" and "the past" are exponentially weighted means of samples per second of wall time, in cores, with half-lives
-/// of kNowHalfLifeS and kPastHalfLifeS; the past of a young process is the plain mean of what was seen. The score is
+/// of kNowHalfLifeS and kPastHalfLifeS; those of a young process are the plain mean of what was seen. The score is
 /// the signed square root of twice the log-likelihood ratio of a Poisson count over the last kNowHalfLifeS against the
 /// past's rate: about a number of standard deviations. It orders a list for people; it is no test, and nobody is
 /// alerted by it.

@@ -104,6 +104,15 @@ TEST_F(StackBoardTest, ThePastOfAYoungProcessIsItsMean) {
   EXPECT_NEAR(board_.unusual(1)[0].past_cores, 0.1, 0.005);
 }
 
+TEST_F(StackBoardTest, SoIsWhatAYoungProcessDoesNow) {
+  const StackId a = stack(first_stacks_, {"main"});
+  for (int i = 0; i < 5; ++i) {
+    time_s_ += 1;
+    board_.observe(time_s_, {delta(first_, first_stacks_, {{a, 40}})});
+  }
+  EXPECT_NEAR(board_.unusual(1)[0].now_cores, 0.4, 0.01);
+}
+
 TEST_F(StackBoardTest, WhoIsGoneIsForgottenAndAnotherTableIsAnotherLife) {
   const StackId a = stack(first_stacks_, {"main"});
   time_s_ = 1;
