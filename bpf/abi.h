@@ -208,7 +208,7 @@ struct memory_call {
   __u32 nested; /* calls within it so far */
   __u32 epoch;  /* when it was used last */
   __u32 reserved;
-  __u64 sp;     /* at its first instruction */
+  __u64 sp; /* at its first instruction */
   __u64 size;
   __u64 result; /* posix_memalign: where the address is written to */
   __u64 old;    /* realloc: the address that it was given */

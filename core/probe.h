@@ -29,7 +29,8 @@ class Probe {
   virtual ~Probe() = default;
   [[nodiscard]] virtual ProbeKind kind() const = 0;
   [[nodiscard]] virtual Result<void> attach(const ProcessKey& process, const ProbeOptions& options) = 0;
-  /// Other options from now on; what was counted stays. Where it fails the old ones may be half in force: set them again.
+  /// Other options from now on; what was counted stays. Where it fails the old ones may be half in force: set them
+  /// again.
   [[nodiscard]] virtual Result<void> change(const ProbeOptions& options) = 0;
   /// What was counted since the last read (or since attaching). Valid after the process has exited too: its last
   /// counts are in the first read after its end.
