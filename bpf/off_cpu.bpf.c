@@ -40,10 +40,12 @@ static __always_inline __u64 queued_ns(struct task_struct* task, const struct th
 
 /* The wait is over, and what the kernel knows about it is there only after this switch: it is counted when the thread
  * leaves the CPU again. Until then the iterator tells it. */
-static __always_inline void come(struct task_struct* task, __u64 now) {
+static __always_inline void come(struct task_struct* task) {
   __u32 tid = task->pid;
   struct thread_wait* wait = bpf_map_lookup_elem(&waits, &tid);
-  if (wait && wait->start_ns && !wait->total_ns && now > wait->start_ns) wait->total_ns = now - wait->start_ns;
+  if (!wait || !wait->start_ns || wait->total_ns) return;
+  __u64 now = bpf_ktime_get_ns();
+  if (now > wait->start_ns) wait->total_ns = now - wait->start_ns;
 }
 
 static __always_inline void count_wait(struct thread_wait* wait, struct task_struct* task,
@@ -62,7 +64,7 @@ static __always_inline void count_wait(struct thread_wait* wait, struct task_str
   }
 }
 
-static __always_inline void leave(void* ctx, struct task_struct* task, int preempted, __u64 now) {
+static __always_inline void leave(void* ctx, struct task_struct* task, int preempted) {
   struct task_facts facts = TYPED_TASK_FACTS(task);
   struct watched_process* process = find_watched(&facts);
   if (!process) return;
@@ -91,14 +93,13 @@ static __always_inline void leave(void* ctx, struct task_struct* task, int preem
   wait->total_ns = 0;
   wait->run_delay_ns = task->sched_info.run_delay;
   wait->flags = preempted || state == kRunning ? kWaitPreempted : 0;
-  wait->start_ns = now;
+  wait->start_ns = bpf_ktime_get_ns(); /* the walk above was no wait of the thread's */
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, int preempted, struct task_struct* prev, struct task_struct* next) {
-  __u64 now = bpf_ktime_get_ns();
-  if (next->pid) come(next, now);
-  if (prev->pid) leave(ctx, prev, preempted, now);
+  if (next->pid) come(next);
+  if (prev->pid) leave(ctx, prev, preempted);
   return 0;
 }
 
