@@ -17,8 +17,9 @@ class Survey {
  public:
   /// Younger processes are not surveyed: a compiler's thousand children are gone before they have a past.
   static constexpr double kMinAgeS = 3;
-  /// One sample in two minutes at 19 Hz: nothing is learnt from less.
-  static constexpr double kMinCores = 0.0005;
+  /// Six samples a minute at 19 Hz: from less, a change of a share takes hours to tell, and each surveyed process costs
+  /// the daemon work in each tick.
+  static constexpr double kMinCores = 0.005;
   /// Attached in one tick at most: each costs a read of its mappings, some 0.2 ms beside the loop.
   static constexpr size_t kMaxNewPerTick = 16;
   /// Who has a place keeps it unless another uses so many times its CPU time.

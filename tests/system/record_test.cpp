@@ -138,8 +138,8 @@ TEST_F(RecordTest, AFullDiskIsAnErrorAndKeepsWhatWasComplete) {
   ASSERT_EQ(mkdir(mount.c_str(), 0700), 0);
   if (run({"mount", "-t", "tmpfs", "-o", "size=16k", "none", mount}).exit_code != 0) GTEST_SKIP() << "REQUIRES mount";
   // A new stack with each sample: two seconds fill the disk.
-  const Answer answer = record({"-F", "999", "-o", mount + "/capture", "--", test_program("deep"), "--distinct",
-                                "1000000", "--seconds", "8"});
+  const Answer answer = record(
+      {"-F", "999", "-o", mount + "/capture", "--", test_program("deep"), "--distinct", "1000000", "--seconds", "8"});
   EXPECT_EQ(answer.exit_code, 1) << answer.output;
   EXPECT_THAT(answer.output, HasSubstr("No space left"));
   size_t records = 0;
