@@ -93,6 +93,7 @@ struct mm_struct___until_6_1 {
 
 struct task_struct {
   unsigned int __state;
+  void* stack;
   unsigned int flags;
   int on_cpu;
   int exit_state;

@@ -57,23 +57,6 @@ struct {
   __type(value, struct memory_block);
 } live SEC(".maps");
 
-/* A piece of the stack as it was read. One read of this size costs as much as one of a frame. */
-enum { kStackWords = 128, kFrameWords = 2 };
-struct stack_piece {
-  __u64 words[kStackWords];
-  /* Kept here and not in registers: the verifier, which knows nothing of what maps hold, then finds one turn of the
-   * walk like the other (43,000 steps instead of 466,000, which took seconds). */
-  __u64 base;
-  __u64 size;
-};
-
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct stack_piece);
-} stack_pieces SEC(".maps");
-
 /* What every program run begins with. */
 struct context {
   __u64 pid_tgid;
@@ -165,58 +148,17 @@ static __always_inline void restore_old(struct context* c, struct memory_call* c
   lose(c, old.size);
 }
 
-/* Frames on one stack are at most this far from each other. */
-#define MAX_FRAME_BYTES (1ULL << 20)
-
-/* Walks the frame pointers. By hand, since the kernel's own walk follows any value: where a function without frame
- * pointers uses the register for something else (libc's start of main does) it runs into a page fault, which costs more
- * than all the rest. Here a frame must lie above the one before, and not far from it. The stack is read by the
- * kilobyte: reading each frame by itself took half of the whole program's time. The hash is made on the way. */
-static __always_inline __u32 walk_frames(struct context* c, struct scratch* s, __u64 caller, __u64* hash) {
-  __u32 zero = 0;
-  struct stack_piece* piece = bpf_map_lookup_elem(&stack_pieces, &zero);
-  __u64 below = c->sp;
-  __u64 at = c->fp;
-  __u64 frame = caller;
-  if (!piece) return 0;
-  piece->size = 0;
-  for (__u32 i = 0; i < kMaxHalfStack; i++) {
-    s->frames[i] = frame;
-    *hash = (*hash ^ frame) * 0xff51afd7ed558ccdULL;
-    *hash ^= *hash >> 32;
-    if (at < below || at - below > MAX_FRAME_BYTES || (at & 7)) return i + 1;
-    if (at < piece->base || at - piece->base + kFrameWords * sizeof(__u64) > piece->size) {
-      piece->base = at;
-      piece->size = sizeof(piece->words);
-      if (bpf_probe_read_user(piece->words, sizeof(piece->words), (void*)at)) {
-        /* Near the end of the stack. */
-        piece->size = kFrameWords * sizeof(__u64);
-        if (bpf_probe_read_user(piece->words, kFrameWords * sizeof(__u64), (void*)at)) return i + 1;
-      }
-    }
-    __u64 word = (at - piece->base) / sizeof(__u64);
-    asm volatile("" : "+r"(word));
-    if (word > kStackWords - kFrameWords) return i + 1; /* cannot be: tells the verifier */
-    frame = piece->words[word + 1];
-    if (!frame) return i + 1;
-    below = at + kFrameWords * sizeof(__u64);
-    at = piece->words[word];
-  }
-  return kMaxHalfStack;
-}
-
 /* The user stack of the current task into the CPU's scratch, and its key. Tasks of this program can preempt each other
  * on a CPU, never run at the same time on it: whoever finds another's mark afterwards starts again, once. */
 static __always_inline int read_user_stack(struct context* c, struct scratch* s, struct watched_process* process,
                                            __u64 caller, struct stack_key* key) {
   for (int attempt = 0; attempt < 2; attempt++) {
     *(volatile __u64*)&s->clock = c->pid_tgid;
-    __u64 hash = c->exec_id * 0x9e3779b97f4a7c15ULL;
-    __u32 user = walk_frames(c, s, caller, &hash);
-    if (hash <= kLastReservedHash) hash = ~hash;
+    s->walk.regs = (struct user_regs){.ip = caller, .sp = c->sp, .fp = c->fp};
+    __u32 user = walk_user_stack(s);
     key->process.tgid = c->tgid;
     key->process.start_ticks = process->start_ticks;
-    key->hash = hash;
+    key->hash = hash_stack(s, user, c->exec_id);
     s->header.key = *key;
     s->header.exec_id = c->exec_id;
     s->header.user = user;

@@ -13,6 +13,7 @@
 
 #include "bpf/abi.h"
 #include "bpf/kernel_types.h"
+#include "bpf/user_stack.bpf.h"
 
 /* As far as kernel.perf_event_max_stack lets stacks be read. */
 volatile __u32 max_half_stack = kMaxHalfStack;
@@ -35,26 +36,6 @@ struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
   __uint(max_entries, 1 << 20);
 } new_stacks SEC(".maps");
-
-/* Where a stack is read into. One per CPU: a program that can be preempted by another task of the same program (uprobes
- * on a preemptible kernel) must see to it that only one at a time uses it. */
-struct scratch {
-  struct stack_frames header;
-  __u64 frames[2 * kMaxHalfStack];
-  __u64 clock; /* events so far on this CPU */
-};
-
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct scratch);
-} scratch_map SEC(".maps");
-
-static __always_inline struct scratch* get_scratch(void) {
-  __u32 zero = 0;
-  return bpf_map_lookup_elem(&scratch_map, &zero);
-}
 
 /* What of a task names its process and its program. Where the verifier knows a task's type it is read directly, at a
  * tenth of a helper's cost; elsewhere by helpers. */
@@ -100,12 +81,20 @@ static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 s
 
 static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)bytes / sizeof(__u64) : 0; }
 
+/* The user frames of the current task. The kernel walks those of 32-bit programs. */
+static __always_inline __u32 read_user_half(void* ctx, struct scratch* s) {
+  if (read_user_regs(&s->walk.regs)) return walk_user_stack(s);
+  return frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
+}
+
 /* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. 0 where it fails. */
 static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process,
                                       const struct task_facts* facts, int with_kernel) {
-  __u32 user = frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
-  if (user > kMaxHalfStack) return 0; /* cannot be: tells the verifier */
+  __u64 user = facts->kernel_thread ? 0 : read_user_half(ctx, s);
   __u32 kernel = 0;
+  /* The compiler must not compute the place from anything but the value that the verifier has seen checked. */
+  asm volatile("" : "+r"(user));
+  if (user > kMaxHalfStack) return 0; /* cannot be */
   if (with_kernel) kernel = frames_of(bpf_get_stack(ctx, &s->frames[user], kMaxHalfStack * sizeof(__u64), 0));
   if (kernel > kMaxHalfStack) return 0;
   if (user == 0 && !facts->kernel_thread) __sync_fetch_and_add(&process->unwind_failed, 1);
