@@ -116,7 +116,7 @@ Losses read_losses(JsonFields& fields) {
 /// Nothing: a probe of a later version.
 std::optional<ProbeKind> read_probe(JsonFields& fields) {
   if (!fields.has("probe")) fields.complain("probe", "is missing");
-  return parse_probe_kind(fields.text("probe"));
+  return parse_counted_probe(fields.text("probe"));
 }
 
 std::optional<CaptureRecord> read_delta(JsonFields& fields) {

@@ -165,6 +165,8 @@ std::string total_text(const CountReport::Probe& probe) {
       return fmt::format("{} {}B", name, bytes_text(static_cast<double>(probe.total)));
     case ProbeKind::kPageFault:
       return fmt::format("{} {} faults", name, probe.total);
+    case ProbeKind::kCensus:
+      break;  // no stacks, nothing to count
   }
   return name;
 }

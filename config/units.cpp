@@ -107,7 +107,7 @@ Result<std::vector<ProbeKind>> parse_probes(std::span<const std::string> names) 
   for (const std::string& name : names) {
     if (name == "off_cpu") {
       kinds.insert(kinds.end(), {ProbeKind::kBlocked, ProbeKind::kRunQueue});
-    } else if (const std::optional<ProbeKind> kind = parse_probe_kind(name)) {
+    } else if (const std::optional<ProbeKind> kind = parse_counted_probe(name)) {
       kinds.push_back(*kind);
     } else {
       return fail(ErrorKind::kUsage, "probe " + in_quotes(name), "there is no such probe", suggestion(name, kNames));

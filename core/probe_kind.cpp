@@ -7,7 +7,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"on_cpu", "blocked", "run_queue", "memory", "page_fault"};
+constexpr std::array<std::string_view, 6> kNames = {"on_cpu", "blocked", "run_queue", "memory", "page_fault", "census"};
 
 }  // namespace
 
@@ -18,6 +18,11 @@ std::optional<ProbeKind> parse_probe_kind(std::string_view name) {
     if (kNames[i] == name) return static_cast<ProbeKind>(i);
   }
   return std::nullopt;
+}
+
+std::optional<ProbeKind> parse_counted_probe(std::string_view name) {
+  const std::optional<ProbeKind> kind = parse_probe_kind(name);
+  return kind == ProbeKind::kCensus ? std::nullopt : kind;
 }
 
 }  // namespace stackwatch

@@ -2,40 +2,80 @@
 #include "daemon/detection.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace stackwatch {
 
 std::vector<Observation> Detection::observe(const TickBatch& batch) {
   std::vector<Observation> observations;
-  observations.reserve(batch.deltas.size());
+  observations.reserve(2 * batch.deltas.size());
   for (const ProcessKey& process : batch.replaced) processes_.erase(process);
-  for (const NamedDelta& delta : batch.deltas) {
-    const auto [entry, is_new] = processes_[delta.process].probes.try_emplace(delta.probe);
-    if (is_new) entry->second = make_detectors(delta.probe, policy_, settings_);
-    Observation& observation = observations.emplace_back();
-    observation.process = delta.process;
-    observation.probe = delta.probe;
-    observation.time_s = delta.time_s;
-    observation.stacks = delta.stacks;
-    observation.functions = delta.functions;
-    for (const auto& detector : entry->second) {
-      if (auto finding = detector->observe(delta)) observation.findings.push_back(std::move(*finding));
-    }
-  }
+  observe_census(batch, observations);
+  for (const NamedDelta& delta : batch.deltas) observe_delta(delta, observations);
   for (const ProcessKey& process : batch.exits) processes_.erase(process);
   for (const ProcessKey& process : batch.detached) processes_.erase(process);
   share_budget();
   return observations;
 }
 
+// Before the deltas: what a probe's detector conditions on must be there when the delta comes.
+void Detection::observe_census(const TickBatch& batch, std::vector<Observation>& observations) {
+  for (const ProcessSample& sample : batch.samples) {
+    const auto found = processes_.find(sample.key);
+    if (found == processes_.end()) continue;
+    Watched& watched = found->second;
+    const double before_s = std::exchange(watched.last_census_s, batch.time_s);
+    const auto delta = before_s > 0 ? census_delta(watched.last_census, before_s, sample, batch.time_s) : std::nullopt;
+    watched.last_census = sample;
+    if (!delta) continue;
+    Observation& observation = observations.emplace_back();
+    observation.process = sample.key;
+    observation.probe = ProbeKind::kCensus;
+    observation.time_s = batch.time_s;
+    observation.functions = watched.functions;
+    detectors_of(watched, ProbeKind::kCensus);
+    for (auto& [probe, detectors] : watched.probes) {
+      for (const auto& detector : detectors) {
+        auto finding = detector->observe_census(*delta);
+        if (finding && probe == ProbeKind::kCensus) observation.findings.push_back(std::move(*finding));
+      }
+    }
+  }
+}
+
+void Detection::observe_delta(const NamedDelta& delta, std::vector<Observation>& observations) {
+  Watched& watched = processes_[delta.process];
+  watched.functions = delta.functions;
+  Observation& observation = observations.emplace_back();
+  observation.process = delta.process;
+  observation.probe = delta.probe;
+  observation.time_s = delta.time_s;
+  observation.stacks = delta.stacks;
+  observation.functions = delta.functions;
+  for (const auto& detector : detectors_of(watched, delta.probe)) {
+    if (auto finding = detector->observe(delta)) observation.findings.push_back(std::move(*finding));
+  }
+}
+
+Detection::Detectors& Detection::detectors_of(Watched& watched, ProbeKind probe) {
+  const auto [entry, is_new] = watched.probes.try_emplace(probe);
+  if (is_new) entry->second = make_detectors(probe, policy_, settings_);
+  return entry->second;
+}
+
+template <class Action>
+void Detection::for_each_detector(const Action& action) {
+  for (const auto& [process, watched] : processes_) {
+    for (const auto& [probe, detectors] : watched.probes) {
+      for (const auto& detector : detectors) action(*detector);
+    }
+  }
+}
+
 // The false-alarm budget is the host's: the more series are tested, the more evidence each one needs.
 void Detection::share_budget() {
   size_t streams = 0;
-  for (const auto& [process, watched] : processes_) {
-    for (const auto& [probe, detectors] : watched.probes) {
-      for (const auto& detector : detectors) streams += detector->streams();
-    }
-  }
+  for_each_detector([&streams](const Detector& detector) { streams += detector.streams(); });
   streams_ = streams;
   // Thresholds go with the logarithm: a change of less than a tenth moves them by less than 0.1.
   const double now = std::max(1000.0, static_cast<double>(streams));
@@ -49,11 +89,7 @@ void Detection::configure(const DetectionPolicy& policy, const DetectorSettings&
   policy_ = policy;
   policy_.expected_streams = std::max(policy.expected_streams, streams);
   settings_ = settings;
-  for (const auto& [process, watched] : processes_) {
-    for (const auto& [probe, detectors] : watched.probes) {
-      for (const auto& detector : detectors) detector->set_policy(policy_);
-    }
-  }
+  for_each_detector([this](Detector& detector) { detector.set_policy(policy_); });
 }
 
 }  // namespace stackwatch

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/census_delta.h"
 #include "core/process.h"
 #include "daemon/alerting/alert_policy.h"
 #include "daemon/delta_source.h"
@@ -12,13 +13,14 @@
 
 namespace stackwatch {
 
-/// The detectors of all watched processes: each process has its own, each probe of it too. One thread.
+/// The detectors of all watched processes: each process has its own, each probe of it too, and one set for its census.
+/// A process is watched from its first delta on. One thread.
 class Detection {
  public:
   Detection(const DetectionPolicy& policy, const DetectorSettings& settings) : policy_(policy), settings_(settings) {}
 
-  /// What the detectors say about a batch: one observation per delta. Processes that ended or were detached lose their
-  /// detectors afterwards.
+  /// What the detectors say about a batch: one observation per delta, and one per census of a watched process.
+  /// Processes that ended or were detached lose their detectors afterwards.
   [[nodiscard]] std::vector<Observation> observe(const TickBatch& batch);
 
   /// The policy takes effect at once and forgets nothing; settings are for detectors made from now on.
@@ -29,7 +31,15 @@ class Detection {
   using Detectors = std::vector<std::unique_ptr<Detector>>;
   struct Watched {
     std::unordered_map<ProbeKind, Detectors> probes;
+    ProcessSample last_census;
+    double last_census_s = 0;  ///< 0: there was none yet
+    const FunctionTable* functions = nullptr;
   };
+  void observe_census(const TickBatch& batch, std::vector<Observation>& observations);
+  void observe_delta(const NamedDelta& delta, std::vector<Observation>& observations);
+  Detectors& detectors_of(Watched& watched, ProbeKind probe);
+  template <class Action>
+  void for_each_detector(const Action& action);
   void share_budget();
 
   DetectionPolicy policy_;

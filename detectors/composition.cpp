@@ -10,10 +10,15 @@
 namespace stackwatch {
 namespace {
 
-// Learning waits while a stream has this part of the evidence that a finding needs.
-constexpr double kHoldLearning = 0.3;
+// Learning waits while a stream has this evidence for a change, e^3 to 1; more where there are many streams, of which
+// one is always somewhat ahead.
+constexpr double kHoldLearning = 3;
 // The alternatives are placed anew when the baseline has grown by a twentieth: its error shrinks by 2.5 % then.
 constexpr double kRecalibrateGrowth = 1.05;
+// The longer the baseline, the less a minute adds to it and the more a slow change could spoil: a tick is learned when
+// it is a twelfth as old as the baseline, up to four minutes.
+constexpr double kQuarantinePart = 12;
+constexpr double kMaxQuarantineS = 240;
 // Ticks that may be learned in one tick after learning was on hold: bounds the work of a tick.
 constexpr int kMaxLearnPerTick = 4;
 // The part of the dispersion that comes from wandering shares grows with the number of samples. What was measured at
@@ -112,7 +117,16 @@ double CompositionDetector::strongest_score() const {
 
 // ---- learning
 
-void CompositionDetector::learn(const Tick& tick) {
+void CompositionDetector::learn(const Tick& whole) {
+  // One tick a thousand times as large as the others must not be a thousand ticks of baseline.
+  Tick part;
+  const double weight = learning_ ? 1 : weight_of(whole);
+  if (weight < 1) {
+    part = whole;
+    part.total *= weight;
+    for (Tick::Entry& entry : part.entries) entry.count *= static_cast<float>(weight);
+  }
+  const Tick& tick = weight < 1 ? part : whole;
   baseline_.add(tick, index_);
   moments_.learn(streams_.count(tick, index_), tick.total);
   if (baseline_.wall_s >= 2 * settings_.memory_s && moments_.at_boundary()) {
@@ -132,18 +146,24 @@ void CompositionDetector::learn_first(const Tick& tick) {
 }
 
 void CompositionDetector::learn_ripe() {
-  const bool hold = strongest_score() > kHoldLearning * threshold();
+  const double many = std::log(std::max(1.0, static_cast<double>(streams_.used())));
+  const bool hold = strongest_score() > many + kHoldLearning;
   for (int i = 0; i < kMaxLearnPerTick && learned_ticks_ < window_.pushed(); ++i) {
     const size_t waiting = static_cast<size_t>(window_.pushed() - learned_ticks_);
     // The window's oldest tick is about to be lost: evidence that hovers for so long is no change worth telling.
     const bool last_chance = waiting >= window_.size() && window_.size() == TickWindow::kCapacity;
     if (hold && !last_chance) break;
     const Tick& oldest = window_[window_.size() - std::min(waiting, window_.size())];
-    if (!last_chance && oldest.end_s > last_end_s_ - settings_.quarantine_s) break;
+    if (!last_chance && oldest.end_s > last_end_s_ - quarantine_s()) break;
     learn(oldest);
     ++learned_ticks_;
   }
   if (baseline_.total >= kRecalibrateGrowth * calibrated_total_) calibrate_all();
+}
+
+double CompositionDetector::quarantine_s() const {
+  const double unhurried = std::min(kMaxQuarantineS, baseline_.wall_s / kQuarantinePart);
+  return settings_.quarantine_s > 0 ? std::max(settings_.quarantine_s, unhurried) : 0;
 }
 
 ShareDispersion::Share CompositionDetector::baseline_of(size_t stream) const {
@@ -171,7 +191,8 @@ void CompositionDetector::calibrate_all() {
 void CompositionDetector::calibrate(uint32_t stream) {
   const ShareDispersion::Share share = baseline_of(stream);
   const double factor = dispersion_.factor(moments_, stream, share);
-  evidence_.calibrate(stream, share_alternatives({share.count, baseline_.total, factor, min_change(share.share)}));
+  evidence_.calibrate(stream,
+                      share_alternatives({share.count, baseline_.total, factor, min_change(share.share), threshold()}));
 }
 
 void CompositionDetector::admit(const Tick& tick) {
@@ -214,14 +235,14 @@ void CompositionDetector::weigh(const Tick& tick) {
 
 std::optional<Finding> CompositionDetector::look_for_change() {
   const size_t stream = evidence_.strongest();
-  if (stream >= evidence_.size() || evidence_.score(stream) < threshold() || ticks_ < next_attempt_)
-    return std::nullopt;
+  const double score = evidence_.total_score();
+  if (stream >= evidence_.size() || score < threshold() || ticks_ < next_attempt_) return std::nullopt;
   next_attempt_ = ticks_ + kRetryEvery;
 
   const ShareStreams::Item item = streams_[stream];
   Change change;
   change.dispersion = dispersion_.factor(moments_, stream, baseline_of(stream));
-  change.score = evidence_.score(stream);
+  change.score = score;
   // The stream that raised the alarm gives a first onset, the cause that follows from it the one that is told.
   const StackCounts first_guess = sum_since(onset_of(item.is_stack, item.index));
   auto cause = cause_of(first_guess, change.dispersion, std::nullopt);
@@ -317,7 +338,7 @@ void CompositionDetector::refresh(const Tick& tick) {
   Change& change = *change_;
   change.after.add(tick, index_);
   ++change.ticks;
-  change.score = std::max(change.score, strongest_score());
+  change.score = std::max(change.score, evidence_.total_score());
   if (change.cause.function) {
     change.cause.after = change.after.function_share(*change.cause.function);
   } else {

@@ -90,6 +90,8 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] double weight_of(const Tick& tick) const;
   [[nodiscard]] ShareDispersion::Share baseline_of(size_t stream) const;
   [[nodiscard]] double min_change(double share) const;
+  /// Age at which a tick is learned.
+  [[nodiscard]] double quarantine_s() const;
   /// `part` of the smallest change worth telling.
   [[nodiscard]] bool worth_telling(const Change& change, double part) const;
   [[nodiscard]] std::optional<Cause> cause_of(const StackCounts& after, double dispersion,

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 
+#include "core/census_delta.h"
 #include "core/delta.h"
 #include "core/finding.h"
 
@@ -20,9 +21,9 @@ struct DetectionPolicy {
   double min_change_cores = 0.02;              ///< smallest change in CPU cores that is worth telling
 };
 
-/// Watches one probe of one process. Deterministic: the same deltas give the same findings; it reads no clock and does
-/// no I/O. Sees every tick in order, empty ones too. A finding at a tick rests on that tick and earlier ones alone.
-/// Owned by the attachment; used by one thread at a time.
+/// Watches one probe of one process, or its census. Deterministic: the same deltas give the same findings; it reads no
+/// clock and does no I/O. Sees every tick in order, empty ones too. A finding at a tick rests on that tick and earlier
+/// ones alone. Owned by the attachment; used by one thread at a time.
 class Detector {
  public:
   virtual ~Detector() = default;
@@ -33,6 +34,13 @@ class Detector {
   /// back, a negative value where there can be none) is skipped: it is no evidence, for a change or against one.
   /// All deltas must come with the same stack table; another one makes the detector start to learn anew.
   [[nodiscard]] virtual std::optional<Finding> observe(const NamedDelta& delta) = 0;
+  /// What the census says about the process in this tick, given before the tick's deltas. A detector of
+  /// ProbeKind::kCensus answers here and never sees a delta; to others it is something to condition on, and they answer
+  /// nothing. Not every source has a census: a detector of a probe must do without.
+  [[nodiscard]] virtual std::optional<Finding> observe_census(const CensusDelta& census) {
+    static_cast<void>(census);
+    return std::nullopt;
+  }
   /// A reloaded configuration, or a new count of the host's streams: in force from the next tick, nothing that was
   /// learned is lost.
   virtual void set_policy(const DetectionPolicy& policy) = 0;

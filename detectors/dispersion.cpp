@@ -11,14 +11,22 @@ namespace {
 constexpr double kMinBlocks = 3;
 // Weight of the prior in the process's estimate and of the process in a stream's, in degrees of freedom.
 constexpr double kPriorFreedom = 20;
-constexpr double kProcessFreedom = 8;
+constexpr double kProcessFreedom = 12;
 // Shares nearer to 0 or 1 have too few events to say anything about dispersion.
 constexpr double kMinInformativeShare = 0.002;
 
-// The largest of eight noisy estimates is too large. A baseline that has seen many ticks lowers each by one standard
-// error; a young one does not: there too small would be worse than too large.
+// The largest of five noisy estimates is too large. In a baseline that has seen many ticks a longer block counts only
+// where it has more dispersion than single ticks by two standard errors; in a young one it always does: there too small
+// would be worse than too large.
+constexpr double kDistinct = 2;
 constexpr double kYoungTicks = 500;
 constexpr double kOldTicks = 2000;
+
+// Blocks three times as long have at most three times the dispersion. A young baseline expects what it saw at the
+// longest blocks that it has to go on for blocks six times as long, and a third more of what it had no time to see.
+constexpr double kLargestStep = 3;
+const double kGrowthSteps = std::log(6.0) / std::log(3.0);
+constexpr double kUnseen = 1.0 / 3;
 
 // 0 for a young baseline, 1 for an old one.
 double age(double ticks) { return std::clamp((ticks - kYoungTicks) / (kOldTicks - kYoungTicks), 0.0, 1.0); }
@@ -50,7 +58,7 @@ void BlockMoments::learn(std::span<const Count> counts, double exposure) {
   if (exposure > 0) blocks_[0] += 1;
   for (size_t scale = 1; scale < kBlockScales; ++scale) {
     open_exposure_[scale] += exposure;
-    if (ticks_ % (1ULL << scale) != 0) continue;
+    if (ticks_ % kBlockTicks[scale] != 0) continue;
     if (open_exposure_[scale] > 0) {
       for (Stream& stream : streams_) {
         const double x = static_cast<double>(stream.open[scale]);
@@ -98,24 +106,39 @@ void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Shar
   // longer than what a young baseline has seen.
   growth_ = 1;
   for (size_t scale = 1; scale < kBlockScales && moments.blocks(scale) >= kMinBlocks; ++scale) {
-    const double step = std::clamp(process_[scale] / process_[scale - 1], 1.0, 2.0);
-    growth_ = std::pow(step, 2 * (1 - age(moments.blocks(0))));
+    const double step = std::clamp(process_[scale] / process_[scale - 1], 1.0, kLargestStep);
+    const double youth = 1 - age(moments.blocks(0));
+    growth_ = std::pow(step, kGrowthSteps * youth) * (1 + kUnseen * youth);
   }
 }
 
-double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
+double ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
+                                    double degrees) const {
   const double variance = share.share * (1 - share.share);
+  // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
+  const double chi_squared =
+      degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(moments.blocks(scale) - 1, 1.0) : 0;
+  return (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom);
+}
+
+double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
+  const double distinct = kDistinct * age(moments.blocks(0));
+  const bool varies = share.share > 0 && share.share < 1;
+  double single = 1;
   double largest = 1;
+  double shorter = 1;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
     const double blocks = moments.blocks(scale);
     if (blocks < kMinBlocks && scale > 0) break;
-    const double degrees = variance > 0 ? freedom(blocks, share) : 0;
-    // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
-    const double chi_squared =
-        degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(blocks - 1, 1.0) : 0;
-    const double estimate = (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom);
+    const double degrees = varies ? freedom(blocks, share) : 0;
+    const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
     const double error = std::sqrt(2 / (degrees + kProcessFreedom));
-    largest = std::max(largest, estimate * (1 - age(moments.blocks(0)) * error));
+    if (scale == 0) single = estimate;
+    if (scale == 0 || estimate > single * (1 + distinct * error)) {
+      // Of phases that end, half of the last growth is still to come: each factor of three leaves a third of it.
+      largest = std::max(largest, estimate + (scale > 0 ? std::max(0.0, estimate - shorter) / 2 : 0));
+    }
+    shorter = estimate;
   }
   return largest * growth_;
 }

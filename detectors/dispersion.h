@@ -9,10 +9,11 @@
 
 namespace stackwatch {
 
-/// Blocks of 1, 2, 4 … 128 ticks: two minutes at a tick of 1 s. Correlation over longer times than that is the
-/// business of the baseline's memory.
-inline constexpr size_t kBlockScales = 8;
-inline constexpr uint64_t kLongestBlock = 1U << (kBlockScales - 1);
+/// Blocks of 1, 3, 9, 27 and 81 ticks: more than a minute at a tick of 1 s. Correlation over longer times than that is
+/// the business of the baseline's memory.
+inline constexpr size_t kBlockScales = 5;
+inline constexpr std::array<uint64_t, kBlockScales> kBlockTicks{1, 3, 9, 27, 81};
+inline constexpr uint64_t kLongestBlock = kBlockTicks.back();
 
 /// How much many streams vary around their own mean, at several time scales at once. For blocks of m ticks with count
 /// x and exposure n it keeps sum(x^2/n), sum(x) and sum(n), from which the weighted sum of squares around any mean
@@ -36,7 +37,7 @@ class BlockMoments {
   /// Whether no block is half full.
   [[nodiscard]] bool at_boundary() const { return ticks_ % kLongestBlock == 0; }
 
-  /// Number of complete blocks of 2^scale ticks, decayed.
+  /// Number of complete blocks of kBlockTicks[scale] ticks, decayed.
   [[nodiscard]] double blocks(size_t scale) const { return blocks_[scale]; }
   /// sum over the complete blocks of n (x/n - mean)^2: over blocks - 1 degrees of freedom it estimates the variance
   /// per unit of exposure, long-run correlation up to the block's length included.
@@ -75,6 +76,9 @@ class ShareDispersion {
   static constexpr double kPriorDispersion = 1.5;
 
  private:
+  [[nodiscard]] double estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
+                                   double degrees) const;
+
   std::array<double, kBlockScales> process_{};
   double growth_ = 1;
 };

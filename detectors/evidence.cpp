@@ -15,8 +15,14 @@ constexpr double kMaxThreshold = 75;  // below kMaxScore, so that it can be reac
 constexpr float kFloor = -60.0F;
 const float kMaxEvidence = std::exp(static_cast<float>(EvidenceGrid::kMaxScore));
 
-// Below this mean evidence a stream without decreases may sleep.
-constexpr float kSleepSum = 1.0F * kAlternatives;
+// Below this evidence a stream without decreases may sleep.
+constexpr float kSleepSum = 1.0F;
+constexpr float kWeightRatio = 0.6F;
+
+double log_of(double evidence) {
+  return evidence > 0 ? std::clamp(std::log(evidence), -EvidenceGrid::kMaxScore, EvidenceGrid::kMaxScore)
+                      : -EvidenceGrid::kMaxScore;
+}
 
 double positive_or(double value, double fallback) { return std::isfinite(value) && value > 0 ? value : fallback; }
 
@@ -34,6 +40,17 @@ double log_threshold(const DetectionPolicy& policy, size_t own_streams) {
 double evidence_cap(double threshold, double persistence_s, double tick_s) {
   const double ticks = persistence_s / positive_or(tick_s, 1);
   return ticks > 1 ? threshold / ticks : threshold;
+}
+
+const AlternativeColumn& mixture_weights() {
+  static const AlternativeColumn weights = [] {
+    AlternativeColumn out;
+    constexpr int kSizes = kAlternatives / 2;
+    for (int i = 0; i < kAlternatives; ++i)
+      out[i] = std::pow(kWeightRatio, static_cast<float>(std::abs(i % kSizes - 1)));
+    return AlternativeColumn(out / out.sum());
+  }();
+  return weights;
 }
 
 size_t EvidenceGrid::add() {
@@ -92,9 +109,12 @@ void EvidenceGrid::finish_tick() {
   awake_.resize(kept);
 }
 
-double EvidenceGrid::score(size_t stream) const {
-  const double mean = static_cast<double>(sum_[stream]) / kAlternatives;
-  return mean > 0 ? std::min(std::log(mean), kMaxScore) : -kMaxScore;
+double EvidenceGrid::score(size_t stream) const { return log_of(static_cast<double>(sum_[stream])); }
+
+double EvidenceGrid::total_score() const {
+  double total = 0;
+  for (const uint32_t stream : awake_) total += static_cast<double>(sum_[stream]);
+  return log_of(total);
 }
 
 size_t EvidenceGrid::strongest() const {
@@ -107,7 +127,7 @@ size_t EvidenceGrid::strongest() const {
 
 void EvidenceGrid::advance(size_t stream, float count, float exposure) {
   Column& column = columns_[stream];
-  column.evidence = ((1.0F + column.evidence) *
+  column.evidence = ((weights_ + column.evidence) *
                      (column.per_count * count + column.per_exposure * exposure).min(cap_).max(kFloor).exp())
                         .min(kMaxEvidence);
   sum_[stream] = column.evidence.sum();

@@ -11,9 +11,10 @@
 
 namespace stackwatch {
 
-/// How far a stream's change may reach: half of the alternatives are increases, half decreases. Eight sizes in each
-/// direction, a factor of about 1.6 apart: a change that falls between two costs less than 10 % more delay.
-inline constexpr int kAlternatives = 16;
+/// How far a stream's change may reach: half of the alternatives are increases, half decreases. Six sizes in each
+/// direction, from the smallest upwards, a factor of about 1.9 apart: a change that falls between two costs less than
+/// 10 % more delay.
+inline constexpr int kAlternatives = 12;
 using AlternativeColumn = Eigen::Array<float, kAlternatives, 1>;
 
 /// What one tick says for each alternative against no change: log-likelihood ratio = per_count x + per_exposure n.
@@ -40,8 +41,15 @@ struct Alternatives {
 /// real counts have and the binomial has not.
 [[nodiscard]] double evidence_cap(double threshold, double persistence_s, double tick_s);
 
-/// The evidence of many streams for a change: Shiryaev-Roberts, R <- (1 + R) exp(LLR), for each stream and
-/// alternative; a stream's evidence is the mean over its alternatives.
+/// What the mixture gives to size i of each direction, smallest first: in proportion to 0.6^|i - 1|, in all 1/2. A
+/// change that is twice as large is found four times faster anyway, so its smaller weight costs it less time than a
+/// smaller one gains. The smallest size itself is told late whatever its weight: its estimate must exceed it.
+[[nodiscard]] const AlternativeColumn& mixture_weights();
+
+/// The evidence of many streams for a change: Shiryaev-Roberts, R <- (w + R) exp(LLR), for each stream and
+/// alternative with weight w; a stream's evidence is the sum over its alternatives. The evidence of all streams
+/// together is their sum: streams that say the same (a function and its only stack, a share and what is left of it)
+/// then cost nothing, though they are counted in the threshold.
 ///
 /// A stream without counts costs nothing: while it has no alternative of a decrease and little evidence it sleeps, and
 /// when counts arrive the exposure in between is taken off at once. What is left out is that the change may have begun
@@ -69,6 +77,8 @@ class EvidenceGrid {
   [[nodiscard]] std::span<const uint32_t> awake() const { return awake_; }
   /// The awake stream with the most evidence; size() where none is awake.
   [[nodiscard]] size_t strongest() const;
+  /// Natural logarithm of the evidence of all awake streams together, at most kMaxScore.
+  [[nodiscard]] double total_score() const;
 
   /// e^80 is as sure as anyone needs to be and fits a float.
   static constexpr double kMaxScore = 80;
@@ -83,6 +93,7 @@ class EvidenceGrid {
     AlternativeColumn per_exposure;
     AlternativeColumn evidence;
   };
+  AlternativeColumn weights_ = mixture_weights();
   std::vector<Column, Eigen::aligned_allocator<Column>> columns_;
   std::vector<float> sum_;              // of the evidence over the alternatives
   std::vector<double> settled_at_;      // exposure_ when the stream was last up to date

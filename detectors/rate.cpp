@@ -20,8 +20,10 @@ constexpr double kMaxLearnFactor = 10;
 // The halves of the first baseline may differ by this part of the smallest change worth telling.
 constexpr double kSettled = 0.5;
 // Fewer blocks say nothing about a variance; few say little, so the estimate is raised by two standard errors of it.
-constexpr double kMinBlocks = 3;
+constexpr double kMinBlocks = 5;
 constexpr double kVarianceMargin = 2;
+// Growth from one block length to the next, three times as long, is taken to go on up to four times as long.
+const double kGrowthSteps = std::log(4.0) / std::log(3.0);
 // A level is never believed to be steadier than this, per second: part of the level, and of the smallest change.
 constexpr double kSteadiest = 0.05;
 constexpr double kSteadiestChange = 0.1;
@@ -169,12 +171,12 @@ void RateDetector::calibrate() {
     const double estimate = moments_.scatter(0, scale) / degrees;
     if (scale == 0) deviation_ = std::sqrt(estimate);
     variance = std::max(variance, estimate * (1 + kVarianceMargin * std::sqrt(2 / degrees)));
-    growth = shorter > 0 ? std::clamp(estimate / shorter, 1.0, 2.0) : 1;
+    growth = shorter > 0 ? std::clamp(estimate / shorter, 1.0, 3.0) : 1;
     shorter = estimate;
   }
   // Where the estimate still grows at the longest blocks it would have gone on to grow at longer ones: phases are
   // longer than what was seen so far.
-  variance_ = variance * growth * growth;
+  variance_ = variance * std::pow(growth, kGrowthSteps);
   evidence_.calibrate(0, level_alternatives({level(), variance_, exposure_, smallest_change()}));
 }
 

@@ -20,13 +20,16 @@ constexpr std::array<Row, 2> kTable{{
     {CompositionDetector::kName,
      // Not for run_queue: where a process is when others take its CPU away is their doing, not its own.
      [](ProbeKind probe, const DetectorSettings& s) {
-       return s.composition.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kRunQueue;
+       return s.composition.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kRunQueue &&
+              probe != ProbeKind::kCensus;
      },
      [](ProbeKind, const DetectionPolicy& policy, const DetectorSettings& s) -> std::unique_ptr<Detector> {
        return std::make_unique<CompositionDetector>(policy, s.composition);
      }},
     {RateDetector::kName,
-     [](ProbeKind probe, const DetectorSettings& s) { return s.rate.enabled && probe != ProbeKind::kMemory; },
+     [](ProbeKind probe, const DetectorSettings& s) {
+       return s.rate.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kCensus;
+     },
      [](ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s) -> std::unique_ptr<Detector> {
        return std::make_unique<RateDetector>(probe, policy, s.rate);
      }},

@@ -2,6 +2,7 @@
 #include "detectors/share_streams.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace stackwatch {
 
@@ -13,14 +14,18 @@ void ShareStreams::clear() {
 std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& index) {
   fresh_.clear();
   sum_functions(tick, index);
+  place_new_functions(tick, index);
+  seen_ += tick.total;
+  for (const uint32_t f : touched_) functions_[f].seen += static_cast<double>(function_counts_[f]);
   // Functions first: a stack says little that its functions do not say.
   for (const uint32_t f : touched_) {
     if (index.is_real(f)) see(functions_[f], function_counts_[f], {false, f, true});
   }
   for (const Tick::Entry& entry : tick.entries) {
-    if (entry.stack >= stacks_.size()) stacks_.resize(entry.stack + 1);
     if (entry.stack == StackTable::kOther.value) continue;
-    see(stacks_[entry.stack], entry.count, {true, entry.stack, true});
+    Place& place = stacks_[entry.stack];
+    place.seen += static_cast<double>(entry.count);
+    see(place, entry.count, {true, entry.stack, true});
   }
   place_candidates();
   return fresh_;
@@ -42,15 +47,37 @@ std::span<const BlockMoments::Count> ShareStreams::count(const Tick& tick, Stack
 void ShareStreams::release(uint32_t stream) {
   Item& item = items_[stream];
   if (!item.used) return;
-  (item.is_stack ? stacks_ : functions_)[item.index] = {};
+  Place& place = (item.is_stack ? stacks_ : functions_)[item.index];
+  place.stream = kNone;
+  place.fresh = 0;
   item.used = false;
   free_.push_back(stream);
 }
 
 void ShareStreams::see(Place& place, float count, Item item) {
   if (place.stream != kNone) return;
-  place.seen += count;
-  if (place.seen >= kAdmitAt && !full()) candidates_.push_back({item, count});
+  place.fresh += count;
+  const double around = place.inside == kNone ? seen_ : functions_[place.inside].seen;
+  const bool says_the_same = std::abs(around - place.seen) < static_cast<double>(kAdmitAt);
+  if (place.fresh >= kAdmitAt && !says_the_same && !full()) candidates_.push_back({item, count});
+}
+
+// What a function or stack lies inside of is taken from the first stack that it is seen in.
+void ShareStreams::place_new_functions(const Tick& tick, StackIndex& index) {
+  for (const Tick::Entry& entry : tick.entries) {
+    if (entry.stack >= stacks_.size()) stacks_.resize(entry.stack + 1);
+    Place& stack = stacks_[entry.stack];
+    if (stack.placed) continue;
+    stack.placed = true;
+    for (const uint32_t f : index.functions_of(entry.stack)) {
+      if (!index.is_real(f)) continue;
+      if (!functions_[f].placed) {
+        functions_[f].placed = true;
+        functions_[f].inside = stack.inside;
+      }
+      stack.inside = f;
+    }
+  }
 }
 
 void ShareStreams::place_candidates() {

@@ -13,6 +13,8 @@ namespace stackwatch {
 
 /// Which functions and stacks of a process are tested one by one, as streams numbered from 0. Bounded: what comes when
 /// all places are taken is "other", until release() makes room; then what has most counts comes first.
+/// What says the same as another stream is none: a function that has been in every sample of its caller, a root that
+/// has been in every sample, a stack that is all there is of its function. It becomes one when they differ.
 class ShareStreams {
  public:
   struct Item {
@@ -40,17 +42,21 @@ class ShareStreams {
   [[nodiscard]] const Item& operator[](size_t stream) const { return items_[stream]; }
 
  private:
+  static constexpr uint32_t kNone = 0xffffffff;
   struct Place {
     uint32_t stream = kNone;
-    float seen = 0;
+    uint32_t inside = kNone;  // function that is in each of its samples; kNone: the process itself
+    bool placed = false;      // `inside` is known
+    float fresh = 0;          // counts since it was last without a stream
+    double seen = 0;          // all counts ever
   };
-  static constexpr uint32_t kNone = 0xffffffff;
 
   struct Candidate {
     Item item;
     float count = 0;
   };
   void see(Place& place, float count, Item item);
+  void place_new_functions(const Tick& tick, StackIndex& index);
   void place_candidates();
   void sum_functions(const Tick& tick, StackIndex& index);
 
@@ -61,6 +67,7 @@ class ShareStreams {
   std::vector<Candidate> candidates_;
   std::vector<Place> stacks_;
   std::vector<Place> functions_;
+  double seen_ = 0;                     // all samples ever
   std::vector<float> function_counts_;  // of the tick at hand; zero elsewhere
   std::vector<uint32_t> touched_;       // functions with counts in it
   std::vector<BlockMoments::Count> counts_;

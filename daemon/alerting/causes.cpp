@@ -66,7 +66,9 @@ Kinship kinship(const AlertRecord& record, const Finding& finding, std::span<con
   const bool overlap = std::abs(record.onset_s - finding.onset_s) <= onset_overlap_s;
   const bool same_direction = record.grows() == grows(finding);
   if (!record.frame && !finding.frame) {
-    if (same_direction && record.alert.detector == finding.detector) return Kinship::kSame;
+    const bool same_series =
+        record.alert.detector == finding.detector && record.alert.unit_of_measure == finding.unit_of_measure;
+    if (same_direction && same_series) return Kinship::kSame;
     return overlap ? Kinship::kSameEvent : Kinship::kNone;
   }
   if (!record.frame || !finding.frame) return overlap ? Kinship::kSameEvent : Kinship::kNone;
@@ -111,6 +113,7 @@ bool same_cause(const AlertRecord& a, const AlertRecord& b) {
   // Without an exe (kernel threads, no privilege) a name alone is not enough to call two processes one service.
   const bool same_service = !p.exe.empty() && p.exe == q.exe && p.comm == q.comm && p.unit == q.unit;
   return (p.key == q.key || same_service) && a.alert.probe == b.alert.probe && a.alert.frame == b.alert.frame &&
+         (a.alert.probe != ProbeKind::kCensus || a.alert.unit_of_measure == b.alert.unit_of_measure) &&
          a.grows() == b.grows();
 }
 

@@ -37,6 +37,8 @@ std::string_view whole_of(ProbeKind probe) {
       return "outstanding memory";
     case ProbeKind::kPageFault:
       return "page faults";
+    case ProbeKind::kCensus:
+      break;  // no shares
   }
   return "time";
 }
@@ -55,7 +57,8 @@ std::string measured(const Alert& alert) {
     case ProbeKind::kMemory:
       return " of memory";
     case ProbeKind::kPageFault:
-      return "";
+    case ProbeKind::kCensus:  // the unit says what is meant
+      break;
   }
   return "";
 }

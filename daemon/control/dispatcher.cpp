@@ -210,7 +210,7 @@ void Dispatcher::get_stacks(const VarlinkCall& call, Outcome& outcome) const {
   const std::optional<int64_t> pid = parameters.integer("pid", 1, std::numeric_limits<int32_t>::max());
   const std::string probe_name = parameters.text("probe").value_or("on_cpu");
   const bool off_cpu = probe_name == "off_cpu";
-  const std::optional<ProbeKind> probe = off_cpu ? ProbeKind::kBlocked : parse_probe_kind(probe_name);
+  const std::optional<ProbeKind> probe = off_cpu ? ProbeKind::kBlocked : parse_counted_probe(probe_name);
   const double since_s = parameters.number("since_s", 0, kMaxSince_s).value_or(0);
   const bool series = parameters.flag("series").value_or(false);
   if (!pid) parameters.reject("pid");

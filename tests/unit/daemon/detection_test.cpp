@@ -82,18 +82,40 @@ TEST_F(DetectionTest, EachProcessIsJudgedAgainstItsOwnPast) {
   EXPECT_NEAR(finding->after, 0.6, 0.05);
 }
 
+TEST_F(DetectionTest, TheCensusOfAWatchedProcessIsAnObservationOfItsOwn) {
+  source_.does(kRedis, kUsual);
+  std::vector<ProcessSample> samples(2);
+  samples[0].key = kRedis;
+  samples[1].key = kNginx;  // not watched
+  const auto observe = [&](uint64_t cpu_ns) {
+    TickBatch batch = source_.batch();
+    samples[0].on_cpu_ns = samples[1].on_cpu_ns = cpu_ns;
+    batch.samples = samples;
+    return detection_.observe(batch);
+  };
+  EXPECT_EQ(observe(1'000).size(), 1U) << "its first delta: watched from here on";
+  EXPECT_EQ(observe(2'000).size(), 1U) << "its first census: nothing to compare with";
+  const auto both = observe(3'000);
+  ASSERT_EQ(both.size(), 2U);
+  EXPECT_EQ(both[0].probe, ProbeKind::kCensus);
+  EXPECT_EQ(both[0].process, kRedis);
+  EXPECT_NE(both[0].functions, nullptr);
+  EXPECT_EQ(observe(1'000).size(), 1U) << "a counter that went back is no census";
+  EXPECT_EQ(observe(2'000).size(), 2U) << "and a beginning";
+}
+
 TEST_F(DetectionTest, ProbesOfOneProcessAreJudgedApart) {
   source_.does(kRedis, kUsual);
   const auto both = [&] {
     TickBatch batch = source_.batch();
     NamedDelta blocked = batch.deltas[0];
-    blocked.probe = ProbeKind::kBlocked;
+    blocked.probe = ProbeKind::kPageFault;
     batch.deltas.push_back(blocked);
     return batch;
   };
   const auto observations = detection_.observe(both());
   ASSERT_EQ(observations.size(), 2U);
-  EXPECT_EQ(observations[1].probe, ProbeKind::kBlocked);
+  EXPECT_EQ(observations[1].probe, ProbeKind::kPageFault);
   const size_t streams = detection_.streams();
   Detection alone{DetectionPolicy{}, DetectorSettings{}};
   static_cast<void>(alone.observe(source_.batch()));

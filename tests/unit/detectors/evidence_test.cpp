@@ -44,7 +44,7 @@ TEST(EvidenceGrid, FollowsTheRecursionToTheLetter) {
     grid.begin_tick(10, 50);
     if (count > 0) grid.update(stream, count);
     grid.finish_tick();
-    expected = (1 + expected) * std::exp(0.5 * count - 0.02 * 10);
+    expected = (1 + expected) * std::exp(0.5 * count - 0.02 * 10);  // the weights add up to 1
     EXPECT_NEAR(grid.score(stream), std::log(expected), 1e-5);
   }
 }
@@ -103,14 +103,46 @@ TEST(EvidenceGrid, AnUncalibratedStreamSeesNothing) {
   EXPECT_LT(grid.score(stream), 0);
 }
 
-TEST(Alternatives, JoinOnlyWhenTheBaselineIsPreciseEnough) {
-  const auto joined = [](double total) {
-    const Alternatives a = share_alternatives({total / 10, total, 1, 0.01});
-    return (a.per_count != 0).count();
-  };
-  EXPECT_LT(joined(500), joined(5'000));
-  EXPECT_LT(joined(5'000), joined(500'000));
-  EXPECT_EQ(joined(500'000), kAlternatives);
+// Mean of e^LLR under counts that are really distributed as assumed: what must not exceed 1.
+double mean_ratio(const Alternatives& a, int row, double share, double dispersion, int samples) {
+  std::mt19937_64 random(7);
+  const double concentration = (samples - 1) / (dispersion - 1) - 1;
+  std::gamma_distribution<double> in(share * concentration);
+  std::gamma_distribution<double> out((1 - share) * concentration);
+  double sum = 0;
+  constexpr int kDraws = 400'000;
+  for (int i = 0; i < kDraws; ++i) {
+    const double x = in(random);
+    const double y = out(random);
+    const int count = std::binomial_distribution<int>(samples, x + y > 0 ? x / (x + y) : 0)(random);
+    sum += std::exp(static_cast<double>(a.per_count[row]) * count + static_cast<double>(a.per_exposure[row]) * samples);
+  }
+  return sum / kDraws;
+}
+
+TEST(Alternatives, KeepTheirPromiseForCountsInClumps) {
+  for (const double dispersion : {2.0, 5.0}) {
+    for (const double share : {0.01, 0.1, 0.5}) {
+      const Alternatives a = share_alternatives({share * 1e9, 1e9, dispersion, 0.005, 20});
+      for (int row = 0; row < kAlternatives / 2; ++row) {
+        EXPECT_LT(mean_ratio(a, row, share, dispersion, 99), 1.1) << dispersion << " " << share << " size " << row;
+      }
+    }
+  }
+}
+
+TEST(Alternatives, OfIndependentSamplesAreTheBinomialRatio) {
+  const Alternatives a = share_alternatives({1e8, 1e9, 1, 0.02, 20});
+  EXPECT_NEAR(a.per_count[0], std::log(0.12 / 0.10) - std::log(0.88 / 0.90), 1e-3);
+  EXPECT_NEAR(a.per_exposure[0], std::log(0.88 / 0.90), 1e-3);
+}
+
+TEST(Alternatives, BeginAtWhatTheBaselineCanProve) {
+  const auto smallest = [](double total) { return smallest_provable_change({total / 10, total, 1, 0.001, 20}); };
+  EXPECT_NEAR(smallest(500'000), 1.4 * std::sqrt(2 * 20 * 0.09 / 500'000), 1e-5);
+  EXPECT_GT(smallest(5'000), smallest(500'000));
+  // A baseline of ten samples proves nothing below 0.9 of everything.
+  EXPECT_EQ((share_alternatives({1, 10, 1, 0.001, 20}).per_count != 0).count(), 0);
 }
 
 TEST(Alternatives, NoneWhereNoChangeIsWorthTelling) {
@@ -122,15 +154,19 @@ TEST(Alternatives, NoneWhereNoChangeIsWorthTelling) {
   EXPECT_EQ((nothing.per_count < 0).count(), 0) << "nothing can shrink below nothing";
 }
 
-TEST(Alternatives, TheEdgeHoldsTheTruthAndShrinks) {
-  const ShareInterval none = share_interval({0, 1000, 1, 0.02});
-  EXPECT_EQ(none.low, 0);
-  EXPECT_GT(none.high, 0.002);
-  EXPECT_LT(none.high, 0.01);
-  const ShareInterval wide = share_interval({100, 1000, 5, 0.02});
-  const ShareInterval narrow = share_interval({100, 1000, 1, 0.02});
-  EXPECT_LT(wide.low, narrow.low);
-  EXPECT_GT(wide.high, narrow.high);
+TEST(Alternatives, WhatWasNeverSeenHasAShareAllTheSame) {
+  EXPECT_NEAR(believed_share({0, 1000, 1, 0.02}), 1e-3, 1e-5);
+  EXPECT_NEAR(believed_share({0, 1000, 5, 0.02}), 5e-3, 1e-4);
+  EXPECT_LT(believed_share({1000, 1000, 1, 0.02}), 1);
+}
+
+TEST(EvidenceGrid, StreamsThatSayTheSameAddUp) {
+  EvidenceGrid grid;
+  for (int i = 0; i < 4; ++i) grid.calibrate(grid.add(), only(0.5F, -0.02F, true));
+  grid.begin_tick(10, 50);
+  for (size_t i = 0; i < 4; ++i) grid.update(i, 3);
+  grid.finish_tick();
+  EXPECT_NEAR(grid.total_score(), grid.score(0) + std::log(4), 1e-5);
 }
 
 TEST(Dispersion, IsOneForIndependentSamplesAndGrowsWithCorrelation) {
@@ -162,7 +198,7 @@ TEST(Dispersion, HalvingKeepsTheEstimate) {
   const size_t stream = moments.add();
   std::mt19937_64 random(1);
   std::binomial_distribution<int> binomial(99, 0.5);
-  for (int i = 0; i < 2048; ++i) {
+  for (int i = 0; i < 2025; ++i) {
     const BlockMoments::Count entry{static_cast<uint32_t>(stream), static_cast<float>(binomial(random))};
     moments.learn({&entry, 1}, 99);
   }
