@@ -191,6 +191,15 @@ void add_import(CLI::App& app, Typed& typed) {
   perf.add_flag("--skip-bad-lines", typed.options.skip_bad_lines, "Count lines that make no sense instead of ending");
 }
 
+void add_doctor(CLI::App& app, Typed& typed) {
+  CLI::App& doctor = add_offline_verb(
+      app, "doctor", "What this kernel and these privileges allow, and what to do about it", "sudo stackwatch doctor");
+  doctor.add_option("--socket", typed.options.socket, "The daemon's control socket; also STACKWATCH_SOCKET")
+      ->type_name("PATH")
+      ->capture_default_str();
+  doctor.add_flag("--json", typed.options.json, "One JSON document");
+}
+
 /// A duration before now, or a time; as ISO 8601 in UTC.
 Result<std::string> since_time(const std::string& text, const Clock& clock) {
   if (const auto time_ns = parse_time(text, ZonelessTime::kLocal)) return format_utc(*time_ns);
@@ -314,6 +323,7 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   }
   add_replay(app, typed);
   add_import(app, typed);
+  add_doctor(app, typed);
 
   try {
     app.parse(take_command(argc, argv, typed.options.command), argv);
@@ -339,7 +349,8 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
                                                      {"list", Verb::kWatchList},
                                                      {"run", Verb::kRun},
                                                      {"replay", Verb::kReplay},
-                                                     {"perf-script", Verb::kImport}};
+                                                     {"perf-script", Verb::kImport},
+                                                     {"doctor", Verb::kDoctor}};
   const CLI::App* verb = app.get_subcommands().front();
   if (const auto kinds = verb->get_subcommands(); !kinds.empty()) verb = kinds.front();
   typed.options.verb = kVerbs.at(verb->get_name());

@@ -24,7 +24,8 @@ enum class Verb {
   kWatchList,
   kRun,
   kReplay,
-  kImport
+  kImport,
+  kDoctor
 };
 enum class StacksFormat { kTree, kFolded, kJson };
 

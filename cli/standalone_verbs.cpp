@@ -7,6 +7,7 @@
 
 #include "cli/count.h"
 #include "cli/count_arguments.h"
+#include "cli/doctor.h"
 #include "cli/import.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -52,6 +53,10 @@ int run_standalone(int argc, const char* const* argv) {
   if (!invocation) return report_error(invocation.error());
   if (!invocation->options) return print(invocation->text);
   if (invocation->options->verb == Verb::kImport) return finish(run_import(*invocation->options));
+  if (invocation->options->verb == Verb::kDoctor) {
+    const Result<int> code = run_doctor(*invocation->options, clock);
+    return code ? *code : report_error(code.error());
+  }
   if (invocation->options->verb == Verb::kReplay) {
     return finish(run_replay(*invocation->options, Style{wants_colour(STDOUT_FILENO)}));
   }

@@ -146,6 +146,7 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
       break;  // see run_watched()
     case Verb::kReplay:
     case Verb::kImport:
+    case Verb::kDoctor:
       break;  // see become_standalone()
   }
   return {};
