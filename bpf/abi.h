@@ -99,6 +99,7 @@ enum { kStartTickNs = 10000000 };
 enum watch_flags {
   kWatchChildren = 1, /* descendants are watched too */
   kWatchAdopted = 2,  /* put there by the kernel side because its parent has kWatchChildren */
+  kWatchMappings = 4, /* memory: what it maps itself is counted too */
 };
 
 /* Value of the map of watched processes; key: tgid. Counters are totals. */
@@ -186,6 +187,7 @@ struct memory_process {
   __u64 abandoned;     /* calls into the allocator that did not return */
   __u64 lost_map_full; /* bytes that were allocated and are not counted */
   __u64 lost_frees;    /* bytes that were freed and could not be taken away */
+  __u64 mappings;      /* 1: what it maps itself is counted too */
 };
 
 struct memory_address {
@@ -214,6 +216,44 @@ struct memory_call {
   __u64 old;    /* realloc: the address that it was given */
   __u64 freed;  /* the last address that was taken away: operator delete may pass it on to free */
   struct memory_block old_block;
+  /* Only where mappings are counted: functions that have no return probe are known by what they return to. */
+  __u64 caller;      /* of operator new */
+  __u64 free_sp;     /* at the last free */
+  __u64 free_caller; /* of it */
+};
+
+/* ---- mappings ---- */
+
+enum mapping_kind {
+  kMappingEntered = 1, /* there now: replaces what was there */
+  kMappingLeaving,     /* asked to go; may go to others from now on */
+  kMappingLeft,        /* what the thread asked for was done */
+  kMappingStays,       /* … was refused */
+};
+
+enum mapping_flags {
+  kMappingFixed = 1,   /* meant to replace what was there */
+  kMappingOwnFree = 2, /* the allocator's own: nobody expects it to be known */
+};
+
+/* What the kernel side tells of calls of mmap, munmap and mremap, in the order in which they came. */
+struct mapping_event {
+  struct stack_key key; /* the hash only of what entered */
+  __u64 thread;         /* pid_tgid */
+  __u64 address;
+  __u64 length; /* whole pages */
+  __u32 image;
+  __u16 kind;
+  __u16 flags;
+};
+
+/* A call of one of the three that is in flight; key: pid_tgid. */
+struct mapping_call {
+  __u64 number;
+  __u64 address;
+  __u64 length;
+  __u64 new_length; /* mremap */
+  __u64 flags;
 };
 
 #ifdef __cplusplus
@@ -231,10 +271,12 @@ static_assert(sizeof(stack_count) == 24);
 static_assert(sizeof(stack_frames) == 32);
 static_assert(sizeof(thread_wait) == 48);
 static_assert(sizeof(open_wait) == 32);
-static_assert(sizeof(memory_process) == 88);
+static_assert(sizeof(memory_process) == 96);
 static_assert(sizeof(memory_address) == 16);
 static_assert(sizeof(memory_block) == 16);
-static_assert(sizeof(memory_call) == 80);
+static_assert(sizeof(memory_call) == 104);
+static_assert(sizeof(mapping_event) == 48);
+static_assert(sizeof(mapping_call) == 40);
 }  // namespace stackwatch::abi
 #endif
 

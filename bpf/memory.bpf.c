@@ -69,6 +69,10 @@ struct context {
   __u32 image;
 };
 
+static __always_inline __u32 image_of(const struct memory_process* process) {
+  return (__u32)process->exec_id ^ process->start_ticks * 0x9e3779b1U;
+}
+
 enum { kMeasureOneIn = 64 };
 
 static __always_inline int begin(struct context* c, struct pt_regs* ctx) {
@@ -84,7 +88,7 @@ static __always_inline int begin(struct context* c, struct pt_regs* ctx) {
     struct task_struct* task = (void*)bpf_get_current_task();
     c->exec_id = c->process->exec_id = BPF_CORE_READ(task, self_exec_id);
   }
-  c->image = (__u32)c->exec_id ^ c->process->start_ticks * 0x9e3779b1U;
+  c->image = image_of(c->process);
   return 1;
 }
 
@@ -170,6 +174,15 @@ static __always_inline int read_user_stack(struct context* c, struct scratch* s,
   return 0;
 }
 
+static __always_inline void tell_frames_once(struct context* c, struct scratch* s, struct watched_process* process,
+                                             struct stack_count* count) {
+  if (!process->counted) process->counted = 1;
+  if (count->delivered || *(volatile __u64*)&s->clock != c->pid_tgid) return;
+  tell_frames(s, process, count);
+  /* Somebody else's frames may have come in between: told again next time. */
+  if (*(volatile __u64*)&s->clock != c->pid_tgid) count->delivered = 0;
+}
+
 /* An address was handed out to the code at `caller`. */
 static __always_inline void count_block(struct context* c, __u64 address, __u64 size, __u64 caller) {
   struct watched_process* process = bpf_map_lookup_elem(&watched, &c->tgid);
@@ -182,11 +195,7 @@ static __always_inline void count_block(struct context* c, __u64 address, __u64 
   struct memory_block block = {.hash = key.hash, .size = size};
   if (!enter_address(c, address, &block)) return lose(c, size);
   __sync_fetch_and_add(&count->values[0], size);
-  if (!process->counted) process->counted = 1;
-  if (count->delivered || *(volatile __u64*)&s->clock != c->pid_tgid) return;
-  tell_frames(s, process, count);
-  /* Somebody else's frames may have come in between: told again next time. */
-  if (*(volatile __u64*)&s->clock != c->pid_tgid) count->delivered = 0;
+  tell_frames_once(c, s, process, count);
 }
 
 /* Where the kernel lets functions with a return probe return to. 0 where it does not tell. */
@@ -222,9 +231,19 @@ static __always_inline struct memory_call* get_call(struct context* c) {
   return bpf_map_lookup_elem(&calls, &c->pid_tgid);
 }
 
+static __always_inline __u64 return_address(struct context* c) {
+  __u64 caller = 0;
+  if (bpf_probe_read_user(&caller, sizeof(caller), (void*)c->sp)) return 0;
+  return caller;
+}
+
 static __always_inline void on_free(struct context* c, __u64 address) {
   if (!address) return;
   struct memory_call* call = get_call(c);
+  if (call && c->process->mappings) {
+    call->free_sp = c->sp;
+    call->free_caller = return_address(c);
+  }
   if (call && is_nested(c, call)) return;
   struct memory_block block;
   if (take_address(c, address, &block)) {
@@ -280,6 +299,7 @@ static __always_inline void on_allocate(struct context* c, struct pt_regs* ctx, 
   call->old = old;
   call->old_known = 0;
   call->nested = 0;
+  if (role == kMemoryNew && c->process->mappings) call->caller = return_address(c);
   if (call->epoch != epoch) call->epoch = epoch;
   /* Once the allocator has freed the old address another thread may get it before this call returns. */
   if (old) call->old_known = take_address(c, old, &call->old_block);
@@ -376,3 +396,5 @@ int BPF_PROG(on_exec, struct task_struct* task) {
   process->execs++;
   return 0;
 }
+
+#include "bpf/mappings.bpf.h"

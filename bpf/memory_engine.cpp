@@ -103,7 +103,53 @@ Result<StackEngine::Program> MemoryStackEngine::load() {
   watched_ = {bpf_map__fd(maps.watched)};
   processes_ = {bpf_map__fd(maps.processes)};
   calls_ = {bpf_map__fd(maps.calls)};
+  if (auto started = mappings_.start(*skeleton_, poll_fd()); !started) return Failure(started.error());
   return Program{skeleton_->obj, maps.watched, maps.counts, maps.new_stacks, programs.on_fork, programs.on_exit};
+}
+
+bool MemoryStackEngine::wants_mappings(const ProcessKey& process) const {
+  const auto target = targets().find(static_cast<uint32_t>(process.pid));
+  return target != targets().end() && target->second.key == process &&
+         (target->second.counters.flags & abi::kWatchMappings) != 0;
+}
+
+// While anybody wants mappings counted every system call of the machine runs a program that looks at its number.
+Result<void> MemoryStackEngine::fit() {
+  if (!skeleton_) return {};
+  bool wanted = false;
+  for (auto& [process, watch] : watches_) {
+    const bool mappings = wants_mappings(process);
+    wanted = wanted || mappings;
+    if (watch.entered && (watch.counters.mappings != 0) != mappings) {
+      // What the kernel side adds to its counters in between is lost to them, not to the bytes.
+      const auto tgid = static_cast<uint32_t>(process.pid);
+      abi::memory_process now{};
+      if (bpf_map_lookup_elem(processes_.fd(), &tgid, &now) != 0) continue;
+      now.mappings = watch.counters.mappings = mappings ? 1 : 0;
+      bpf_map_update_elem(processes_.fd(), &tgid, &now, BPF_EXIST);
+      if (!mappings) mappings_.clear(tgid, 0);
+    }
+  }
+  return mappings_.follow(wanted);
+}
+
+// After the counts: what was mapped until now, so that nothing is told that has no stack yet.
+Result<void> MemoryStackEngine::collect_open() {
+  mappings_.drain();
+  mappings_.for_each([this](const abi::stack_key& key, int64_t bytes) { add_open(key, 0, bytes); });
+  for (const MappingCounter::Lost& lost : mappings_.take_lost()) add_lost(lost.process, lost.reason, lost.count);
+  return {};
+}
+
+bool MemoryStackEngine::enter_process(const ProcessKey& process, Watch& watch) {
+  const abi::process_id id = id_of(process);
+  watch.counters = {};
+  watch.counters.start_ticks = id.start_ticks;
+  watch.counters.mappings = wants_mappings(process) ? 1 : 0;
+  watch.entered = bpf_map_update_elem(processes_.fd(), &id.tgid, &watch.counters, BPF_ANY) == 0;
+  if (!watch.entered) tell(process, "the kernel's map of processes is full", {});
+  if (auto followed = fit(); !followed) tell(process, followed.error().message(), {});
+  return watch.entered;
 }
 
 void MemoryStackEngine::set_functions(const AllocatorFunctions& functions) {
@@ -124,6 +170,7 @@ void MemoryStackEngine::set_functions(const AllocatorFunctions& functions) {
     if (object->uncounted_new) watch.state.note = "what operator new of " + object->path + " allocates is not counted";
   }
   if (watch.objects.empty()) {
+    if (!watch.entered && wants_mappings(functions.process)) static_cast<void>(enter_process(functions.process, watch));
     if (std::exchange(watch.state.phase, MemoryPhase::kNothing) == MemoryPhase::kNothing) return;
     watch.state.note = "no allocator function was found by its name";
     tell(functions.process, watch.state.note,
@@ -233,13 +280,7 @@ void MemoryStackEngine::take_done(Done done) {
     return;
   }
   if (watch.state.phase == MemoryPhase::kCounting) return;  // another object of it
-  const abi::process_id id = id_of(done.process);
-  watch.counters = {};
-  watch.counters.start_ticks = id.start_ticks;
-  if (bpf_map_update_elem(processes_.fd(), &id.tgid, &watch.counters, BPF_ANY) != 0) {
-    tell(done.process, "the kernel's map of processes is full", {});
-    return;
-  }
+  if (!enter_process(done.process, watch)) return;
   watch.state.phase = MemoryPhase::kCounting;
   const uint64_t now = clock().monotonic_ns();
   watch.rate.begin(watch.pid_in_ns, now);
@@ -249,7 +290,11 @@ void MemoryStackEngine::take_done(Done done) {
 // Nothing is counted from here on; the probes go as the thread comes to it. Then what was live is forgotten: of a free
 // that comes later nobody will know.
 void MemoryStackEngine::take_out(uint32_t tgid, Watch& watch) {
-  if (tgid != 0) bpf_map_delete_elem(processes_.fd(), &tgid);
+  if (tgid != 0) {
+    bpf_map_delete_elem(processes_.fd(), &tgid);
+    mappings_.forget(tgid);
+  }
+  watch.entered = false;
   watch.generation = ++generations_;
   watch.asked = 0;
   auto links = std::make_shared<std::vector<BpfLink>>(std::exchange(watch.links, {}));
@@ -292,6 +337,7 @@ void MemoryStackEngine::sweep(uint32_t tgid, std::optional<uint32_t> keep_image)
 
 void MemoryStackEngine::drain() {
   if (skeleton_) take_done();
+  mappings_.drain();
   StackEngine::drain();
 }
 
@@ -345,6 +391,7 @@ void MemoryStackEngine::read_counters(const ProcessKey& process, Watch& watch, c
   add_lost(id, LossReason::kMissedFree, now.missed_frees - before.missed_frees);
   add_lost(id, LossReason::kAbandonedCall, now.abandoned - before.abandoned);
   if (now.execs != before.execs) {
+    mappings_.clear(id.tgid, image_of(now));
     thread_.push_always([this, tgid = id.tgid, image = image_of(now)] { sweep(tgid, image); });
   }
   watch.counters = now;

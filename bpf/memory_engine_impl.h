@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bpf/map_reader.h"
+#include "bpf/mapping_counter.h"
 #include "bpf/memory_engine.h"
 #include "bpf/memory_rate.h"
 #include "bpf/stack_engine.h"
@@ -59,6 +60,7 @@ class MemoryStackEngine final : public StackEngine, public MemoryControl {
     std::vector<BpfLink> links;
     abi::memory_process counters{};
     MemoryRate rate;
+    bool entered = false;  ///< in the kernel's map: is counted
     uint64_t paused_until_ns = 0;
     uint64_t window_until_ns = 0;  ///< 0: counts for good
     MemoryState state;
@@ -74,7 +76,10 @@ class MemoryStackEngine final : public StackEngine, public MemoryControl {
   };
 
   Result<Program> load() override;
-  Result<void> fit() override { return {}; }
+  Result<void> fit() override;
+  Result<void> collect_open() override;
+  [[nodiscard]] bool wants_mappings(const ProcessKey& process) const;
+  [[nodiscard]] bool enter_process(const ProcessKey& process, Watch& watch);
 
   void attach_objects(const ProcessKey& process, Watch& watch);
   [[nodiscard]] Done put_in(Done done, pid_t pid, const std::vector<Object>& objects) const;
@@ -97,6 +102,7 @@ class MemoryStackEngine final : public StackEngine, public MemoryControl {
   std::optional<Error> trial_error_;
   std::unique_ptr<memory_bpf, SkeletonDeleter> skeleton_;
   BpfLink exec_link_;
+  MappingCounter mappings_;
   MapReader<uint32_t, abi::watched_process> watched_;
   MapReader<uint32_t, abi::memory_process> processes_;
   MapReader<uint64_t, abi::memory_call> calls_;

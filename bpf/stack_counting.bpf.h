@@ -152,7 +152,7 @@ int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
   if (!above || !(above->flags & kWatchChildren)) return 0;
   struct watched_process entry = {
       .start_ticks = start_ticks(child->start_boottime),
-      .flags = kWatchChildren | kWatchAdopted,
+      .flags = kWatchChildren | kWatchAdopted | (above->flags & kWatchMappings),
       .rate_mhz = above->rate_mhz,
       .parent = {.tgid = facts.tgid, .start_ticks = above->start_ticks},
       .since_ns = bpf_ktime_get_ns(),

@@ -161,7 +161,8 @@ Result<StackEngine::Target*> StackEngine::enter(const ProcessKey& process, const
   const abi::process_id id{tgid, start_ticks_of(process)};
   abi::watched_process entry{};
   entry.start_ticks = id.start_ticks;
-  if (options.children) entry.flags = abi::kWatchChildren;
+  if (options.children) entry.flags |= abi::kWatchChildren;
+  if (options.mappings) entry.flags |= abi::kWatchMappings;
   entry.rate_mhz = milli_hertz(options.frequency_hz);
   entry.since_ns = clock_.monotonic_ns();
   // A child may be in the kernel's map already, counted or not.
@@ -188,7 +189,7 @@ Result<void> StackEngine::take_over(Target& target, const abi::watched_process& 
   const auto tgid = static_cast<uint32_t>(target.key.pid);
   abi::watched_process entry{};
   if (bpf_map_lookup_elem(watched_.fd(), &tgid, &entry) != 0) return fail("attach to an adopted process", "it is gone");
-  if (entry.rate_mhz == wanted.rate_mhz && (entry.flags & abi::kWatchChildren) == wanted.flags) return {};
+  if (entry.rate_mhz == wanted.rate_mhz && (entry.flags & ~uint32_t{abi::kWatchAdopted}) == wanted.flags) return {};
   entry.rate_mhz = wanted.rate_mhz;
   entry.flags = wanted.flags | (entry.flags & abi::kWatchAdopted);
   bpf_map_update_elem(watched_.fd(), &tgid, &entry, BPF_EXIST);
@@ -375,7 +376,7 @@ void StackEngine::make_room(size_t entries) {
       std::erase_if(target.stacks, [&, id = tgid](const auto& entry) {
         const Stack& stack = entry.second;
         if (dropped >= wanted || stack.touched || stack.changed + idle > collects_) return false;
-        if (!grows_ && stack.now != decltype(stack.now){}) return false;
+        if (!grows_ && (stack.now != decltype(stack.now){} || stack.told != stack.now)) return false;
         const abi::stack_key key{{id, start_ticks_of(target.key)}, entry.first};
         ++dropped;
         return bpf_map_delete_elem(counts_.fd(), &key) == 0;

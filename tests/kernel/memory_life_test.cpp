@@ -134,7 +134,7 @@ TEST(MemoryLife, ChildrenAreToldOf) {
   LiveMemory live(no_limit());
   Child shell({"/bin/sh", "-c", "read -r line; :; " + test_program("mallocs") + " --seconds 2; :"},
               {.stopped = true, .environment = {}});
-  auto probe = live.attach_only(shell.key(), true);
+  auto probe = live.attach_only(shell.key(), {.children = true});
   shell.go();  // its standard input is ours; it may end at once or wait, but starts the program
   std::vector<ProbeEngine::Adopted> adopted;
   for (int i = 0; i < 100 && adopted.empty(); ++i) {
@@ -144,7 +144,7 @@ TEST(MemoryLife, ChildrenAreToldOf) {
   }
   ASSERT_EQ(adopted.size(), 1U);
   EXPECT_EQ(adopted[0].parent, shell.key());
-  auto of_child = live.attach_only(adopted[0].process, true);
+  auto of_child = live.attach_only(adopted[0].process, {.children = true});
   EXPECT_TRUE(live.wait_for(adopted[0].process, MemoryPhase::kCounting));
 }
 

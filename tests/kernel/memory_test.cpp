@@ -33,9 +33,9 @@ MemoryLimits no_limit() {
 }
 
 // Lets the program do its steps one by one, and counts each.
-std::vector<Step> run_steps(LiveMemory& live, Child& child) {
+std::vector<Step> run_steps(LiveMemory& live, Child& child, const ProbeOptions& options = {}) {
   EXPECT_TRUE(child.wait_for("ready 0\n", kPatienceS)) << child.output();
-  auto probe = live.attach(child.key());
+  auto probe = live.attach(child.key(), options);
   std::vector<Step> steps;
   Counted attached;
   live.read_into(*probe, attached);
@@ -43,7 +43,10 @@ std::vector<Step> run_steps(LiveMemory& live, Child& child) {
   for (size_t seen = child.output().size();;) {
     child.signal(SIGUSR1);
     EXPECT_TRUE(child.running());
-    for (int i = 0; i < 1000 && child.output().find('\n', seen) == std::string::npos; ++i) pass(0.005);
+    for (int i = 0; i < 5000 && child.output().find('\n', seen) == std::string::npos; ++i) {
+      live.turn();
+      pass(0.001);
+    }
     const std::string line = child.output().substr(seen);
     seen += line.size();
     Step step;
@@ -151,6 +154,24 @@ TEST(Memory, OperatorsNewAndDeleteOfMimallocAreExact) {
   expect_exact_with(
       "allocate_cxx", kLibraries + "libmimalloc.so.2",
       {"new", "new_array", "new_nothrow", "new_aligned", "delete", "many", "constructor_throws", "mixed"});
+}
+
+TEST(Memory, WhatAProgramMapsItselfIsExactAndTheAllocatorsMappingsCountOnce) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  Child child({test_program("allocate_maps")});
+  expect_exact(run_steps(live, child, {.mappings = true}));
+}
+
+TEST(Memory, MappingsAreNotCountedUnlessAskedFor) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  Child child({test_program("allocate_maps"), "mmap", "munmap_middle", "allocator_maps"});
+  const std::vector<Step> steps = run_steps(live, child);
+  ASSERT_EQ(steps.size(), 3U);
+  EXPECT_EQ(steps[0].counted, 0);
+  EXPECT_EQ(steps[1].counted, 0);
+  EXPECT_EQ(steps[2].counted, steps[2].expected);
 }
 
 }  // namespace

@@ -51,17 +51,17 @@ struct LiveMemory {
     return false;
   }
 
-  std::unique_ptr<Probe> attach_only(const ProcessKey& process, bool children = false) {
+  std::unique_ptr<Probe> attach_only(const ProcessKey& process, const ProbeOptions& options = {}) {
     auto probe = engine->make_probe(ProbeKind::kMemory);
-    const auto attached = probe->attach(process, {.frequency_hz = 99, .children = children});
+    const auto attached = probe->attach(process, options);
     if (!attached) throw std::runtime_error(attached.error().message());
     finder->watch(process, process.pid);
     return probe;
   }
 
   /// Attached and counting.
-  std::unique_ptr<Probe> attach(const ProcessKey& process, bool children = false) {
-    auto probe = attach_only(process, children);
+  std::unique_ptr<Probe> attach(const ProcessKey& process, const ProbeOptions& options = {}) {
+    auto probe = attach_only(process, options);
     if (!wait_for(process, MemoryPhase::kCounting)) {
       std::string all;
       for (const std::string& error : errors) all += error + "\n";
