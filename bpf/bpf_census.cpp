@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <unordered_map>
 #include <vector>
 
@@ -62,9 +63,9 @@ class BpfCensus final : public Census {
   [[nodiscard]] std::string_view method() const override { return "task iterator"; }
 
  private:
+  using Token = std::pair<uint64_t, uint64_t>;  // css_set, id of the v2 cgroup
   struct Cgroup {
-    uint64_t set = 0;
-    uint64_t id = 0;
+    Token token;
     uint64_t start_time_ns = 0;
     std::string path;
     uint64_t seen = 0;
@@ -135,19 +136,32 @@ class BpfCensus final : public Census {
     }
   }
 
-  // The path costs an open and a read of /proc, so it is read once per process and again when its css_set has changed.
-  // The set's address can come round; together with the v2 cgroup's id and the process it is unique enough in practice,
-  // and a process does not change cgroups often.
+  // The path costs an open and a read of /proc, which waits for whoever changes cgroups (0.3 s while 200 processes
+  // began on a busy machine), and this is the loop's thread. So it is read once per css_set: a process that is new, or
+  // has changed its cgroups, has the path of one that had the same set at the last census. The set's address can come
+  // round; not while somebody has it, and together with the v2 cgroup's id it is unique enough in practice.
   void assign_cgroups() {
     ++censuses_;
+    std::map<Token, const std::string*> known;
+    std::vector<size_t> fresh;
     for (size_t i = 0; i < samples_.size(); ++i) {
-      ProcessSample& sample = samples_[i];
-      const auto [set, id] = cgroup_tokens_[i];
-      Cgroup& cgroup = cgroups_[sample.key.pid];
-      if (cgroup.set != set || cgroup.id != id || cgroup.start_time_ns != sample.key.start_time_ns) {
-        cgroup = {set, id, sample.key.start_time_ns, read_cgroup_(sample.pid_in_ns), 0};
-      }
+      Cgroup& cgroup = cgroups_[samples_[i].key.pid];
       cgroup.seen = censuses_;
+      if (cgroup.token != cgroup_tokens_[i] || cgroup.start_time_ns != samples_[i].key.start_time_ns) {
+        fresh.push_back(i);
+      } else {
+        samples_[i].cgroup = cgroup.path;
+        if (!cgroup.path.empty()) known.emplace(cgroup.token, &cgroup.path);
+      }
+    }
+    for (const size_t i : fresh) {
+      ProcessSample& sample = samples_[i];
+      Cgroup& cgroup = cgroups_[sample.key.pid];
+      cgroup.token = cgroup_tokens_[i];
+      cgroup.start_time_ns = sample.key.start_time_ns;
+      const auto same = known.find(cgroup.token);
+      cgroup.path = same != known.end() ? *same->second : read_cgroup_(sample.pid_in_ns);
+      if (!cgroup.path.empty()) known.emplace(cgroup.token, &cgroup.path);
       sample.cgroup = cgroup.path;
     }
     std::erase_if(cgroups_, [this](const auto& entry) { return entry.second.seen != censuses_; });
@@ -161,7 +175,7 @@ class BpfCensus final : public Census {
   std::vector<abi::census_thread> threads_;
   std::vector<CensusMemory::ThreadWait> waits_;
   std::unordered_map<int32_t, size_t> index_;
-  std::vector<std::pair<uint64_t, uint64_t>> cgroup_tokens_;  // of samples_, in the same order
+  std::vector<Token> cgroup_tokens_;  // of samples_, in the same order
   std::unordered_map<int32_t, Cgroup> cgroups_;
   CensusMemory memory_;
   uint64_t censuses_ = 0;

@@ -74,6 +74,13 @@ Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messa
               denied ? kPrivilegeHint : "this kernel does not take the program");
 }
 
+bool set_sizes(std::initializer_list<MapSize> sizes) {
+  for (const MapSize& size : sizes) {
+    if (bpf_map__set_max_entries(size.map, size.entries) != 0) return false;
+  }
+  return true;
+}
+
 Result<UniqueFd> make_epoll() {
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) return fail_errno("make an epoll instance", errno);

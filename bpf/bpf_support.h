@@ -6,6 +6,7 @@
 #include <bpf/libbpf.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,13 @@ class LibbpfMessages {
 
 /// What failed when libbpf or the bpf system call said `error_number`, with libbpf's own words and the usual remedy.
 [[nodiscard]] Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messages);
+
+struct MapSize {
+  bpf_map* map = nullptr;
+  uint32_t entries = 0;
+};
+/// Sizes of maps, before they are made. False where one is refused, with errno.
+[[nodiscard]] bool set_sizes(std::initializer_list<MapSize> sizes);
 
 /// An empty epoll instance.
 [[nodiscard]] Result<UniqueFd> make_epoll();

@@ -74,12 +74,11 @@ Result<StackEngine::Program> MemoryStackEngine::load() {
   if (!skeleton_) return fail_bpf("open the memory program", errno, messages);
   auto& maps = skeleton_->maps;
   auto& programs = skeleton_->progs;
-  if (bpf_map__set_max_entries(maps.counts, limits_.stacks) != 0 ||
-      bpf_map__set_max_entries(maps.watched, limits_.processes) != 0 ||
-      bpf_map__set_max_entries(maps.processes, limits_.processes) != 0 ||
-      bpf_map__set_max_entries(maps.calls, limits_.threads) != 0 ||
-      bpf_map__set_max_entries(maps.live, limits_.addresses) != 0 ||
-      bpf_map__set_max_entries(maps.new_stacks, limits_.ring_bytes) != 0) {
+  if (!set_common_sizes(maps, {limits_.stacks, limits_.processes, limits_.ring_bytes}) ||
+      !set_sizes({{maps.processes, limits_.processes},
+                  {maps.calls, limits_.threads},
+                  {maps.mapping_calls, limits_.threads},
+                  {maps.live, limits_.addresses}})) {
     return fail_bpf("size the maps of the memory program", errno, messages);
   }
   const bool multi = trial_.way == UprobeWay::kMulti;

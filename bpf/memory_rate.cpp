@@ -13,7 +13,7 @@
 namespace stackwatch {
 
 void MemoryRate::begin(pid_t pid, uint64_t now_ns) {
-  stat_ = UniqueFd(::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  stat_ = UniqueFd(::open((proc_root_ + "/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
   begun_ns_ = now_ns;
   begun_cpu_ns_ = cpu_ns().value_or(0);
   begun_ = {};

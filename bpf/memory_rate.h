@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "core/unique_fd.h"
 
@@ -27,6 +29,8 @@ class MemoryRate {
     double cost_ns = 0;
   };
 
+  explicit MemoryRate(std::string proc_root = "/proc") : proc_root_(std::move(proc_root)) {}
+
   /// `pid` as /proc shows it.
   void begin(pid_t pid, uint64_t now_ns);
   /// Whether the process is slowed down by more than `limit_percent`.
@@ -39,6 +43,7 @@ class MemoryRate {
  private:
   [[nodiscard]] std::optional<uint64_t> cpu_ns() const;
 
+  std::string proc_root_;
   UniqueFd stat_;
   uint64_t begun_ns_ = 0;
   uint64_t begun_cpu_ns_ = 0;

@@ -50,10 +50,8 @@ Result<StackEngine::Program> OffCpuEngine::load() {
   std::unique_ptr<off_cpu_bpf, SkeletonDeleter> skeleton(off_cpu_bpf__open());
   if (!skeleton) return fail_bpf("open the off-CPU program", errno, messages);
   const auto& maps = skeleton->maps;
-  if (bpf_map__set_max_entries(maps.counts, limits_.stacks) != 0 ||
-      bpf_map__set_max_entries(maps.watched, limits_.processes) != 0 ||
-      bpf_map__set_max_entries(maps.waits, limits_.threads) != 0 ||
-      bpf_map__set_max_entries(maps.new_stacks, limits_.ring_bytes) != 0) {
+  if (!set_common_sizes(maps, {limits_.stacks, limits_.processes, limits_.ring_bytes}) ||
+      !set_sizes({{maps.waits, limits_.threads}})) {
     return fail_bpf("size the maps of the off-CPU program", errno, messages);
   }
   if (const int error = off_cpu_bpf__load(skeleton.get()); error != 0) {

@@ -45,9 +45,7 @@ Result<StackEngine::Program> SamplingEngine::load() {
   skeleton_.reset(sampling_bpf__open());
   if (!skeleton_) return fail_bpf("open the sampling program", errno, messages);
   const auto& maps = skeleton_->maps;
-  if (bpf_map__set_max_entries(maps.counts, limits_.stacks) != 0 ||
-      bpf_map__set_max_entries(maps.watched, limits_.processes) != 0 ||
-      bpf_map__set_max_entries(maps.new_stacks, limits_.ring_bytes) != 0) {
+  if (!set_common_sizes(maps, {limits_.stacks, limits_.processes, limits_.ring_bytes})) {
     return fail_bpf("size the maps of the sampling program", errno, messages);
   }
   if (const int error = sampling_bpf__load(skeleton_.get()); error != 0) {

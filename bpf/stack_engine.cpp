@@ -271,6 +271,7 @@ Result<void> StackEngine::collect() {
   if (auto read = collect_counts(); !read) return read;
   if (auto read = collect_open(); !read) return read;
   tell_changes();
+  tell_misses();
   collected_ns_ = clock_.monotonic_ns();
   // Frames are told right after their stack's first count, so they are in the ring by now, if there was room.
   drain();
@@ -365,6 +366,20 @@ void StackEngine::tell_changes() {
   touched_.clear();
 }
 
+// The kernel counts what it left out per program, not per process: whose it was is known where there is but one. Else
+// it is the engine's.
+void StackEngine::tell_misses() {
+  uint64_t misses = 0;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, program_.object) {
+    misses += program_statistics(bpf_program__fd(program)).recursion_misses;
+  }
+  const uint64_t fresh = misses - std::exchange(misses_, misses);
+  if (fresh == 0 || targets_.size() != 1) return;
+  targets_.begin()->second.lost[LossReason::kRecursionMissed] += fresh;
+  told_misses_ += fresh;
+}
+
 // Drops the stacks that were idle longest until a quarter of the map is free. What a dropped entry was counted since
 // the read just done (microseconds ago, after minutes of silence) is the only thing that could be lost. A signed value
 // must not be forgotten: what was added is taken away some day.
@@ -413,6 +428,7 @@ ProbeEngine::Cost StackEngine::cost() const {
     cost.run_ns += statistics.run_ns;
     cost.recursion_misses += statistics.recursion_misses;
   }
+  cost.recursion_misses -= std::min(cost.recursion_misses, told_misses_);
   return cost;
 }
 

@@ -71,6 +71,18 @@ class StackEngine : public ProbeEngine {
     bpf_program* on_exit = nullptr;
   };
 
+  /// How large the maps are that each program has.
+  struct Sizes {
+    uint32_t stacks = 0;
+    uint32_t processes = 0;
+    uint32_t ring_bytes = 0;
+  };
+  template <class Maps>
+  [[nodiscard]] static bool set_common_sizes(const Maps& maps, const Sizes& sizes) {
+    return set_sizes(
+        {{maps.counts, sizes.stacks}, {maps.watched, sizes.processes}, {maps.new_stacks, sizes.ring_bytes}});
+  }
+
   /// `kinds` in order of the values in a stack_count. `grows`: values never fall, so that a snapshot below an earlier
   /// one only means that something was seen half-way; otherwise they are signed.
   StackEngine(const Clock& clock, UniqueFd epoll, std::vector<ProbeKind> kinds, bool grows);
@@ -116,6 +128,7 @@ class StackEngine : public ProbeEngine {
   Result<void> collect_counts();
   void touch(Target& target, uint64_t hash, Stack& stack);
   void tell_changes();
+  void tell_misses();
   void make_room(size_t entries);
 
   struct Touched {
@@ -141,6 +154,8 @@ class StackEngine : public ProbeEngine {
   std::vector<Adopted> adopted_;
   uint64_t collects_ = 0;
   uint64_t collected_ns_ = 0;
+  uint64_t misses_ = 0;       // as the kernel said last
+  uint64_t told_misses_ = 0;  // of them: in a process's losses
   uint32_t max_stacks_ = 0;
 };
 

@@ -52,7 +52,8 @@ class ProbeEngine {
     uint64_t runs = 0;       ///< runs of the program; 0 unless kernel.bpf_stats_enabled is set
     uint64_t run_ns = 0;     ///< time spent in them; likewise
     /// Runs that the kernel left out because the program already ran on that CPU, where it tells: it does so for
-    /// tracing programs and uprobes, not for perf events.
+    /// tracing programs and uprobes, not for perf events. Without those that are in a process's losses: where one alone
+    /// is attached they are its.
     uint64_t recursion_misses = 0;
   };
 

@@ -163,6 +163,20 @@ TEST(Memory, WhatAProgramMapsItselfIsExactAndTheAllocatorsMappingsCountOnce) {
   expect_exact(run_steps(live, child, {.mappings = true}));
 }
 
+TEST(Memory, AHundredThousandStacksAreCountedOrLostToTheByte) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  Child child({test_program("many_stacks")});
+  const std::vector<Step> steps = run_steps(live, child);
+  ASSERT_EQ(steps.size(), 2U);
+  const auto lost = static_cast<int64_t>(steps[0].lost[LossReason::kMapFull]);
+  EXPECT_EQ(steps[0].counted + lost, steps[0].expected);
+  EXPECT_GT(lost, 0) << "the map has fewer places";
+  EXPECT_GE(steps[0].counted, 65'000 * 64);
+  EXPECT_EQ(steps[1].counted, -steps[0].counted) << "what was counted is gone, and no more than that";
+  EXPECT_EQ(static_cast<int64_t>(steps[1].lost[LossReason::kUnknownFree]) * 64, lost);
+}
+
 TEST(Memory, MappingsAreNotCountedUnlessAskedFor) {
   STACKWATCH_REQUIRE_BPF();
   LiveMemory live(no_limit());

@@ -6,6 +6,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -211,6 +213,36 @@ TEST(OffCpuProbe, ChildrenAreTakenInAtTheirFork) {
   for (const auto& child : adopted) off_cpu.engine->forget(child.process);
   off_cpu.read();
   EXPECT_TRUE(off_cpu.engine->take_adopted().empty());
+}
+
+// In the middle of their lives, so that all of them are there all the time.
+TEST(OffCpuProbe, FiveThousandThreadsAddUp) {
+  STACKWATCH_REQUIRE_BPF();
+  constexpr double kThreads = 5001;  // with the main thread
+  OffCpu off_cpu;
+  Child threads({test_program("threads"), "--count", "5000", "--cores", "0.3", "--seconds", "60"});
+  const auto all_there = [&] {
+    std::ifstream status("/proc/" + std::to_string(threads.pid()) + "/status");
+    const std::string text{std::istreambuf_iterator<char>(status), {}};
+    return text.find("\nThreads:\t5001\n") != std::string::npos;
+  };
+  for (int i = 0; i < 3000 && !all_there(); ++i) pass(0.01);
+  ASSERT_TRUE(all_there());
+  off_cpu.attach(threads.key());
+  off_cpu.read();
+  const auto begun_s = static_cast<double>(off_cpu.clock.monotonic_ns()) * kNs;
+  const int64_t counted_before = off_cpu.blocked.samples + off_cpu.run_queue.samples;
+  const auto cpu_before = static_cast<double>(cpu_time_ns(threads.pid())) * kNs;
+  pass(3);
+  off_cpu.read();
+  const double wall_s = static_cast<double>(off_cpu.clock.monotonic_ns()) * kNs - begun_s;
+  const double cpu_s = static_cast<double>(cpu_time_ns(threads.pid())) * kNs - cpu_before;
+  const auto counted_s =
+      static_cast<double>(off_cpu.blocked.samples + off_cpu.run_queue.samples - counted_before) * kNs;
+  const Losses& lost = off_cpu.blocked.lost;
+  EXPECT_EQ(lost[LossReason::kWatchFull], 0U);
+  const double expected_s = kThreads * wall_s - cpu_s;
+  EXPECT_NEAR(counted_s + static_cast<double>(lost[LossReason::kMapFull]) * kNs, expected_s, 0.02 * expected_s);
 }
 
 TEST(OffCpuProbe, AFullMapIsALossThatAddsUp) {

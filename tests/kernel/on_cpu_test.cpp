@@ -148,11 +148,11 @@ TEST(OnCpu, AnotherProcessWithTheSamePidIsNotCounted) {
   EXPECT_EQ(counted.samples, 0);
 }
 
-TEST(OnCpu, ThreeThousandThreadsAreOneProcess) {
+TEST(OnCpu, FiveThousandThreadsAreOneProcess) {
   STACKWATCH_REQUIRE_BPF();
   const double stolen = stolen_s();
   const LiveEngine live;
-  Child threads({test_program("threads"), "--count", "3000", "--cores", "0.8", "--seconds", "4"},
+  Child threads({test_program("threads"), "--count", "5000", "--cores", "0.8", "--seconds", "4"},
                 {.stopped = true, .environment = {}});
   auto probe = live.attach(threads.key(), 499);
   threads.go();
