@@ -23,6 +23,7 @@ struct CountArguments {
   bool all = false;
   bool children = false;
   bool no_children = false;
+  bool mmap = false;
   std::vector<std::string> probes = {"on_cpu"};
   std::optional<double> frequency_hz;
   std::string duration;
@@ -78,6 +79,10 @@ Result<TargetOptions> understand_target(const CountArguments& typed, const char*
   auto probes = parse_probes(typed.probes);
   if (!probes) return Failure(probes.error());
   target.probes = std::move(*probes);
+  target.mmap = typed.mmap;
+  if (typed.mmap && std::ranges::find(target.probes, ProbeKind::kMemory) == target.probes.end()) {
+    return fail(ErrorKind::kUsage, what + " --mmap", "it is a part of the probe memory", "--probe memory --mmap");
+  }
   if (typed.all && target.probes != std::vector{ProbeKind::kOnCpu}) {
     return fail(ErrorKind::kUsage, what + " --all", "the survey of all processes counts on_cpu alone",
                 "name the processes for more: -p PID");
@@ -104,6 +109,8 @@ void add_target_options(CLI::App& verb, CountArguments& typed) {
       ->type_name("PROBES")
       ->delimiter(',')
       ->capture_default_str();
+  verb.add_flag("--mmap", typed.mmap,
+                "memory: also what they map themselves (mmap, munmap, mremap); each system call of the machine pays");
   verb.add_option("-F,--frequency", typed.frequency_hz, "Samples a second of on_cpu (default: 99; with --all 19)")
       ->type_name("HZ")
       ->check(CLI::Range(kMinFrequencyHz, kMaxFrequencyHz));

@@ -18,6 +18,7 @@ struct TargetOptions {
   std::vector<std::string> command;                     ///< … a command with its arguments; or …
   bool all = false;                                     ///< … every process (record only)
   bool children = false;                                ///< descendants too: by default those of a command
+  bool mmap = false;                                    ///< memory: also what they map themselves
   std::vector<ProbeKind> probes = {ProbeKind::kOnCpu};  ///< each once, in order of ProbeKind
   double frequency_hz = 99;                             ///< of on_cpu
   std::optional<double> duration_s;                     ///< none: until a signal or the end of all targets

@@ -95,6 +95,7 @@ void add_rule_options(CLI::App& verb, Typed& typed) {
       ->type_name("PROBES")
       ->delimiter(',');
   verb.add_option("-F,--frequency", watch.frequency_hz, "Samples of on_cpu a second (default: 99)")->type_name("HZ");
+  verb.add_flag("--mmap", watch.mmap, "memory: also what they map themselves; each system call of the machine pays");
 }
 
 void add_watch_add(CLI::App& watch, Typed& typed) {

@@ -42,6 +42,7 @@ struct WatchRequest {
   std::vector<std::string> probes;  ///< names; empty: the daemon's default
   std::optional<double> frequency_hz;
   bool children = false;
+  bool mmap = false;
 };
 
 /// A checked command line. Members that the verb does not know keep their defaults.

@@ -43,6 +43,7 @@ Result<Config> configuration(const TargetOptions& options, const std::vector<int
     rule.probes = options.probes;
     rule.frequency_hz = options.frequency_hz;
     rule.children = options.children;
+    rule.mmap = options.mmap;
     auto checked = checked_rule(std::move(rule));
     if (!checked) return Failure(checked.error());
     config.watch.push_back(std::move(*checked));

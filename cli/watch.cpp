@@ -45,6 +45,7 @@ std::string add_parameters(const WatchRequest& request) {
   }
   optional_member("frequency", request.frequency_hz);
   if (request.children) json.member("children", true);
+  if (request.mmap) json.member("mmap", true);
   json.end_object();
   return std::string(json.text());
 }

@@ -26,6 +26,7 @@ struct WatchRule {
   std::vector<ProbeKind> probes = {ProbeKind::kOnCpu};  ///< each once, in order of ProbeKind; never empty
   double frequency_hz = 99;                             ///< of on_cpu
   bool children = false;  ///< its descendants, existing and later ones, whatever they are called
+  bool mmap = false;      ///< memory: also what it maps itself
   std::string source;     ///< "file:line"
   bool operator==(const WatchRule&) const = default;
 };

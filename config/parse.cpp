@@ -208,6 +208,7 @@ void read_rule(const TreeValue& value, Config& config, Problems& problems) {
   read_probes(reader, rule.probes);
   reader.number("frequency", rule.frequency_hz, kRuleFrequency);
   reader.flag("children", rule.children);
+  reader.flag("mmap", rule.mmap);
   reader.finish();
   if (!reader.ok()) return;  // what was wrong may have been meant as the only matcher
   rule.id = id.value_or("");

@@ -115,6 +115,9 @@ Result<WatchRule> checked_rule(WatchRule rule) {
   if (rule.probes.empty()) return bad("probes", "the list is empty", "the default is [\"on_cpu\"]");
   std::sort(rule.probes.begin(), rule.probes.end());
   rule.probes.erase(std::unique(rule.probes.begin(), rule.probes.end()), rule.probes.end());
+  if (rule.mmap && std::ranges::find(rule.probes, ProbeKind::kMemory) == rule.probes.end()) {
+    return bad("mmap", "it is a part of the probe memory, which is not among the probes", "probes = [\"memory\"]");
+  }
   if (rule.id.empty()) rule.id = content_id(rule);
   if (const Result<void> id = check_id(rule.id); !id) return Failure(id.error());
   return rule;

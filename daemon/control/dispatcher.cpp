@@ -276,6 +276,7 @@ void Dispatcher::add_watch(const VarlinkCall& call, Outcome& outcome) const {
   // Which frequencies there are is the rule's own matter, and its message says so.
   rule.frequency_hz = parameters.number("frequency", 0, std::numeric_limits<double>::max()).value_or(rule.frequency_hz);
   rule.children = parameters.flag("children").value_or(false);
+  rule.mmap = parameters.flag("mmap").value_or(false);
   if (refuse_bad(parameters, outcome)) return;
   if (probes) {
     auto kinds = parse_probes(*probes);

@@ -151,6 +151,8 @@ type Watch (
   frequency: float,
   # with all descendants
   children: bool,
+  # memory counts what they map themselves too
+  mmap: bool,
   # from a file; else added at run time
   configured: bool,
   # the file and line
@@ -240,7 +242,7 @@ method Subscribe(since: ?string, state: ?AlertState) -> (alert: Alert)
 # the daemon ends; with a pid, until that process has ended with all children that it brought in. Of several rules that
 # match a process the first of these wins: added ones with a pid, those of the configuration, other added ones. A pid is
 # one of the daemon's pid namespace; start_time_ns, which is when that process began by CLOCK_BOOTTIME, makes sure that it
-# is the caller's too. Probes are on_cpu, the frequency 99, and children false unless told otherwise.
+# is the caller's too. Probes are on_cpu, the frequency 99, children and mmap false unless told otherwise.
 method AddWatch(
   id: ?string,
   name: ?string,
@@ -253,7 +255,8 @@ method AddWatch(
   start_time_ns: ?int,
   probes: ?[]ProbeName,
   frequency: ?float,
-  children: ?bool
+  children: ?bool,
+  mmap: ?bool
 ) -> (id: string)
 
 # For root. Rules of the configuration cannot be removed. What was attached by the rule alone is dropped at the next tick.

@@ -155,6 +155,7 @@ void write_watch_row(JsonWriter& json, const WatchRow& row) {
   write_probes(json, row.rule.probes);
   json.member("frequency", row.rule.frequency_hz);
   json.member("children", row.rule.children);
+  json.member("mmap", row.rule.mmap);
   json.member("configured", row.configured);
   json.member("source", row.rule.source);
   json.member("processes", row.processes);

@@ -46,6 +46,7 @@ TEST(CountArguments, WrongUseIsOneLineWithExitCodeTwo) {
       {"-p", "1", "-i", "0.01"},
       {"-p", "1", "--format", "yaml"},
       {"-p", "1", "--children", "--no-children"},
+      {"-p", "1", "--mmap"},
       {"-p", "1", "--frobnicate"},
   };
   for (const auto& arguments : cases) {
@@ -70,6 +71,11 @@ TEST(CountArguments, ChildrenOfACommandAreCountedAndThoseOfAProcessWhereAsked) {
   EXPECT_FALSE(options({"--no-children", "--", "make"}).target.children);
   EXPECT_FALSE(options({"-p", "1"}).target.children);
   EXPECT_TRUE(options({"-p", "1", "--children"}).target.children);
+}
+
+TEST(CountArguments, MappingsAreCountedWhereAskedFor) {
+  EXPECT_TRUE(options({"-p", "1", "--probe", "memory", "--mmap"}).target.mmap);
+  EXPECT_FALSE(options({"-p", "1", "--probe", "memory"}).target.mmap);
 }
 
 TEST(CountArguments, AreUnderstood) {

@@ -220,6 +220,7 @@ pid = 4711
 probes = ["memory", "off_cpu"]
 frequency = 49.5
 children = true
+mmap = true
 [survey]
 frequency = 7
 [ranking]
@@ -267,6 +268,7 @@ overhead_percent_per_process = 1
   rule.probes = {ProbeKind::kBlocked, ProbeKind::kRunQueue, ProbeKind::kMemory};
   rule.frequency_hz = 49.5;
   rule.children = true;
+  rule.mmap = true;
   rule.source = "f:3";
   expected.watch = {rule};
   expected.survey.frequency_hz = 7;

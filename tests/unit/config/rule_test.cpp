@@ -106,6 +106,16 @@ TEST(CheckedRule, TheIdComesFromTheMatchersAlone) {
   EXPECT_NE(checked_rule(exe_alike).value().id, id);
 }
 
+TEST(CheckedRule, MappingsAreAPartOfTheProbeMemory) {
+  WatchRule rule = named("x");
+  rule.mmap = true;
+  const auto refused = checked_rule(rule);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().what, "mmap");
+  rule.probes = {ProbeKind::kOnCpu, ProbeKind::kMemory};
+  EXPECT_TRUE(checked_rule(rule));
+}
+
 TEST(CheckedRule, SortsProbes) {
   WatchRule rule = named("x");
   rule.probes = {ProbeKind::kMemory, ProbeKind::kOnCpu, ProbeKind::kMemory};

@@ -148,7 +148,7 @@ TEST_F(DispatcherTest, ARuleArrivesWholeAndIsListedAndRemoved) {
   const auto added =
       call("io.stackwatch.AddWatch", R"({"id":"mine","name":"a*","exe":"/b","cmdline":"c","cgroup":"/d",)"
                                      R"("unit":"e.service","user":"f","pid":7,"start_time_ns":90000000,)"
-                                     R"("probes":["off_cpu","on_cpu"],"frequency":49,"children":true})");
+                                     R"("probes":["off_cpu","memory","on_cpu"],"frequency":49,"children":true,"mmap":true})");
   EXPECT_STREQ(added["parameters"]["id"].GetString(), "mine");
   ASSERT_EQ(backend_.watches_.size(), 1U);
   WatchRule expected;
@@ -160,9 +160,10 @@ TEST_F(DispatcherTest, ARuleArrivesWholeAndIsListedAndRemoved) {
   expected.unit = "e.service";
   expected.user = "f";
   expected.pid = 7;
-  expected.probes = {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kRunQueue};
+  expected.probes = {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kRunQueue, ProbeKind::kMemory};
   expected.frequency_hz = 49;
   expected.children = true;
+  expected.mmap = true;
   EXPECT_EQ(backend_.watches_[0].rule, expected);
   EXPECT_EQ(backend_.start_times_ns.back(), 90'000'000U);
   const auto listed = call("io.stackwatch.ListWatches");
