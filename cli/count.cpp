@@ -23,10 +23,14 @@ namespace stackwatch {
 namespace {
 
 constexpr uint64_t kNsPerMs = 1'000'000;
-/// Counts are taken so often, for the names of children that live that long: their mappings go with them. One take
-/// costs well below 1 ms.
+/// Where children are counted counts are taken so often, for the names of those that live that long: their mappings go
+/// with them.
 constexpr uint64_t kCollectNs = 100 * kNsPerMs;
-/// A command's first moments are looked at closely, with twice the time from look to look: it may be over soon.
+/// Else so often: taking walks through the kernel's whole map, 65,536 places a probe. In between only the ring with the
+/// frames is emptied, as it fills.
+constexpr uint64_t kQuietCollectNs = 1000 * kNsPerMs;
+/// The first moments are looked at closely, with twice the time from look to look: it may be over soon, and mappings
+/// that were read once are known to the end.
 constexpr uint64_t kFirstCollectNs = 5 * kNsPerMs;
 constexpr uint64_t kCensusNs = 1000 * kNsPerMs;
 /// After an exec somebody may have a new child, or be another program: by then its libraries are mapped, and it is seen
@@ -73,7 +77,7 @@ class Counting {
   std::unique_ptr<ExecEvents> execs_;  // where children are counted and the kernel allows it
   std::optional<CountSession> session_;
   uint64_t begun_ns_ = 0;
-  uint64_t collect_period_ns_ = kCollectNs;
+  uint64_t collect_period_ns_ = kFirstCollectNs;
   uint64_t next_collect_ns_ = 0;
   uint64_t next_census_ns_ = 0;
   uint64_t last_census_ns_ = 0;
@@ -87,7 +91,6 @@ Result<void> Counting::run() {
   if (!launch_.release()) return {};
   begun_ns_ = clock_.monotonic_ns();
   const auto from_now = [this](double seconds) { return begun_ns_ + static_cast<uint64_t>(seconds * 1e9); };
-  if (launch_.has_command()) collect_period_ns_ = kFirstCollectNs;
   next_collect_ns_ = begun_ns_ + collect_period_ns_;
   next_census_ns_ = launch_.has_command() ? begun_ns_ : begun_ns_ + kCensusNs;
   if (options_.interval_s) next_cut_ns_ = from_now(*options_.interval_s);
@@ -102,9 +105,10 @@ Result<void> Counting::run() {
 Result<void> Counting::start() {
   const TargetOptions& target = options_.target;
   if (auto started = machine_.start(target.probes, {kMaxAttachments, kMaxStacks}, clock_); !started) return started;
-  session_.emplace(CountSession::Parts{*machine_.census, *machine_.attachments, machine_.functions, machine_.procfs},
-                   clock_, target.probes,
-                   ProbeOptions{.frequency_hz = target.frequency_hz, .children = target.children});
+  session_.emplace(
+      CountSession::Parts{*machine_.census, *machine_.attachments, machine_.functions, machine_.procfs}, clock_,
+      target.probes,
+      ProbeOptions{.frequency_hz = target.frequency_hz, .children = target.children, .mappings = target.mmap});
   if (target.children) watch_execs();
   if (auto attached = session_->attach(launch_.pids()); !attached) return attached;
   constexpr double kPatienceS = 10;  // a large program's functions are found within a second
@@ -157,7 +161,7 @@ void Counting::heed_execs() {
 }
 
 Result<void> Counting::look_if_due(uint64_t now) {
-  const bool first_moments = collect_period_ns_ < kCollectNs;
+  const bool first_moments = launch_.has_command() && collect_period_ns_ < kCollectNs;
   if (now < next_census_ns_ && !(first_moments && now >= next_collect_ns_)) return {};
   last_census_ns_ = now;
   next_census_ns_ = now + kCensusNs;
@@ -166,7 +170,7 @@ Result<void> Counting::look_if_due(uint64_t now) {
 
 Result<void> Counting::collect_if_due(uint64_t now) {
   if (now < next_collect_ns_) return {};
-  collect_period_ns_ = std::min(kCollectNs, 2 * collect_period_ns_);
+  collect_period_ns_ = std::min(options_.target.children ? kCollectNs : kQuietCollectNs, 2 * collect_period_ns_);
   next_collect_ns_ = now + collect_period_ns_;
   say_events(machine_);
   return session_->collect();

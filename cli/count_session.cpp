@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "config/match.h"
+#include "daemon/process_identity.h"
 
 namespace stackwatch {
 
@@ -25,22 +25,11 @@ Result<void> CountSession::attach(std::span<const int32_t> pids_in_ns) {
 }
 
 Result<void> CountSession::attach_one(const ProcessSample& sample, AttachReason::Kind kind, bool counted_before) {
-  const ProcessIdentity identity = identity_of(sample);
+  const ProcessIdentity identity = identity_of(sample, parts_.procfs);
   AttachOrder order{sample.key, probes_, options_, {kind, "", ""}, counted_before};
   if (auto attached = parts_.attachments.attach(identity, sample, order); !attached) return attached;
   ledger_.enter(identity, probes_, options_.frequency_hz);
   return {};
-}
-
-ProcessIdentity CountSession::identity_of(const ProcessSample& sample) const {
-  ProcessIdentity identity;
-  identity.key = sample.key;
-  identity.pid_in_ns = sample.pid_in_ns;
-  identity.comm = sample.comm;
-  if (sample.pid_in_ns > 0) identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
-  identity.cgroup = sample.cgroup;
-  identity.unit = std::string(unit_of_cgroup(sample.cgroup));
-  return identity;
 }
 
 Result<void> CountSession::look_around() {
@@ -58,7 +47,7 @@ Result<void> CountSession::look_around() {
       parts_.attachments.end(process, true);
       ledger_.leave(process);
     } else if (parts_.attachments.exec(process) != found->second->exec) {
-      const ProcessIdentity identity = identity_of(*found->second);
+      const ProcessIdentity identity = identity_of(*found->second, parts_.procfs);
       parts_.attachments.replace_program(identity, found->second->exec);
       ledger_.rename(identity);
     }
@@ -89,20 +78,32 @@ Result<void> CountSession::collect() {
   return {};
 }
 
-// Those that hit a sample since the last collect. Older ones first: a parent before its children.
+// Those that hit a sample since the last collect.
 void CountSession::attach_adopted() {
-  std::vector<ProbeEngine::Adopted> adopted = parts_.attachments.take_adopted();
-  std::ranges::sort(adopted, {}, [](const ProbeEngine::Adopted& child) {
-    return std::pair(child.process.start_time_ns, child.process.pid);
-  });
+  const std::vector<ProbeEngine::Adopted> adopted = parts_.attachments.take_adopted();
+  const std::vector<ProcessSample> living = living_children(adopted);
   for (const ProbeEngine::Adopted& child : adopted) {
-    if (!parts_.attachments.contains(child.process)) attach_child(adopted_sample(child), true);
+    const auto seen = std::ranges::find(living, child.process, &ProcessSample::key);
+    if (!parts_.attachments.contains(child.process)) {
+      attach_child(seen != living.end() ? *seen : adopted_sample(child), true);
+    }
     if (!parts_.attachments.contains(child.process)) parts_.attachments.refuse(child.process);
   }
 }
 
+// In a container only a census tells the pids that our own /proc has. The kernel side knows others.
+std::vector<ProcessSample> CountSession::living_children(const std::vector<ProbeEngine::Adopted>& adopted) {
+  const bool in_container = std::ranges::any_of(adopted, [this](const ProbeEngine::Adopted& child) {
+    const ProcessIdentity* parent = parts_.attachments.identity(child.parent);
+    return parent != nullptr && parent->pid_in_ns != child.parent.pid;
+  });
+  if (!in_container) return {};
+  auto census = parts_.census.take();
+  return census ? std::move(*census) : std::vector<ProcessSample>();
+}
+
 // The last census was before its time. Until the next one it is what /proc says, or what its parent was where it has
-// ended already. Its pid in our namespace is not known where that is not the initial one.
+// ended already: then its pid in our namespace is not known where that is not the initial one.
 ProcessSample CountSession::adopted_sample(const ProbeEngine::Adopted& child) const {
   ProcessSample sample;
   sample.key = child.process;

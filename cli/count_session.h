@@ -54,8 +54,8 @@ class CountSession {
 
  private:
   [[nodiscard]] Result<void> attach_one(const ProcessSample& sample, AttachReason::Kind kind, bool counted_before);
-  [[nodiscard]] ProcessIdentity identity_of(const ProcessSample& sample) const;
   [[nodiscard]] ProcessSample adopted_sample(const ProbeEngine::Adopted& child) const;
+  [[nodiscard]] std::vector<ProcessSample> living_children(const std::vector<ProbeEngine::Adopted>& adopted);
   void attach_adopted();
   void attach_child(const ProcessSample& sample, bool counted_before);
   [[nodiscard]] double now_s() const { return static_cast<double>(clock_.monotonic_ns()) * 1e-9; }

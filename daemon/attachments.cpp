@@ -1,63 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/attachments.h"
-
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <unordered_set>
 #include <utility>
 
+#include "daemon/attachments_impl.h"
+
 namespace stackwatch {
-
-/// What one delta said, kept for `stackwatch stacks`.
-struct Attachments::Step {
-  struct Value {
-    StackId stack;
-    int32_t value = 0;
-  };
-  double time_s = 0;
-  std::vector<Value> values;
-};
-
-struct Attachments::AttachedProbe {
-  struct Waiting {
-    StackDelta delta;
-    double exposure_s = 0;
-  };
-
-  ProbeKind kind = ProbeKind::kOnCpu;
-  std::unique_ptr<Probe> probe;
-  double frequency_hz = 0;
-  std::deque<Waiting> waiting;  // bounded by kNamesDeadlineS: one per tick
-  bool fresh = false;           // the newest of `waiting` has no CPU time yet
-  uint64_t counted = 0;
-  Losses lost;
-  std::deque<Step> history;
-  size_t history_values = 0;
-};
-
-struct Attachments::Attachment {
-  explicit Attachment(size_t stacks_per_process) : stacks(static_cast<uint32_t>(stacks_per_process)) {}
-
-  ProcessIdentity identity;
-  AttachReason reason;
-  ProbeOptions options;
-  std::vector<ProbeKind> ordered;  // the probes asked for
-  std::string problem;             // why one of them is missing
-  uint64_t since_ns = 0;
-  uint64_t since_monotonic_ns = 0;
-  uint64_t on_cpu_ns = 0;
-  bool on_cpu_known = true;  // false: on_cpu_ns is of another moment than the first counts
-  ExecId exec;
-  std::vector<AttachedProbe> probes;
-  StackTable stacks;
-  std::unordered_map<StackHash, StackId> named;
-  std::unordered_set<StackHash> late;        // of these: those that stand for [unnamed]
-  std::deque<StackDelta::NewStack> unasked;  // the namer had no room for them
-  bool ending = false;
-  bool exited = false;
-  bool read_to_the_end = false;  // its last delta is in `waiting`
-};
 
 namespace {
 
@@ -171,6 +119,18 @@ void Attachments::end(const ProcessKey& process, bool exited) {
   if (found == attachments_.end()) return;
   found->second->ending = true;
   found->second->exited = exited;
+}
+
+bool Attachments::full() const {
+  if (attachments_.size() < limits_.attachments) return false;
+  const auto ended = std::ranges::count_if(attachments_, [](const auto& entry) { return entry.second->exited; });
+  return attachments_.size() - static_cast<size_t>(ended) >= limits_.attachments ||
+         attachments_.size() >= 2 * limits_.attachments;
+}
+
+bool Attachments::has_ended(const ProcessKey& process) const {
+  const auto found = attachments_.find(process);
+  return found != attachments_.end() && found->second->exited;
 }
 
 void Attachments::replace_program(const ProcessIdentity& identity, ExecId exec) {
@@ -343,26 +303,6 @@ NamedDelta Attachments::name(Attachment& attachment, AttachedProbe& probe, const
   return named;
 }
 
-// Each probe may keep its part of what the host may; never so little that the last seconds are missing.
-void Attachments::remember(AttachedProbe& probe, const NamedDelta& delta) {
-  for (const NamedDelta::Value& value : delta.values) probe.counted += static_cast<uint64_t>(std::abs(value.value));
-  if (delta.values.empty()) return;
-  Step step{delta.time_s, {}};
-  step.values.reserve(delta.values.size());
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  for (const NamedDelta::Value& value : delta.values) {
-    step.values.push_back({value.stack, static_cast<int32_t>(std::clamp(value.value, -kMost, kMost))});
-  }
-  probe.history_values += step.values.size();
-  probe.history.push_back(std::move(step));
-  const size_t allowed = std::max(kMinHistoryValues, kHistoryValues / std::max<size_t>(1, attachments_.size()));
-  while (!probe.history.empty() &&
-         (probe.history_values > allowed || probe.history.front().time_s < delta.time_s - kHistoryS)) {
-    probe.history_values -= probe.history.front().values.size();
-    probe.history.pop_front();
-  }
-}
-
 void Attachments::account(AttachedProbe& probe, const Losses& lost) {
   probe.lost += lost;
   total_losses_ += lost;
@@ -419,6 +359,9 @@ std::vector<ProbeEngine::Adopted> Attachments::take_adopted() {
   for (ProbeEngine* engine : engines_) {
     for (const ProbeEngine::Adopted& adopted : engine->take_adopted()) all.push_back(adopted);
   }
+  std::ranges::sort(all, {}, [](const ProbeEngine::Adopted& child) {
+    return std::pair(child.process.start_time_ns, child.process.pid);
+  });
   return all;
 }
 
@@ -433,83 +376,6 @@ std::vector<ProcessKey> Attachments::processes() const {
   for (const auto& [key, attachment] : attachments_) keys.push_back(key);
   std::ranges::sort(keys);
   return keys;
-}
-
-std::vector<AttachmentRow> Attachments::rows() const {
-  std::vector<AttachmentRow> rows;
-  for (const ProcessKey& key : processes()) {
-    const Attachment& attachment = *attachments_.at(key);
-    AttachmentRow& row = rows.emplace_back();
-    row.process = attachment.identity;
-    row.frequency_hz = attachment.options.frequency_hz;
-    row.since_ns = attachment.since_ns;
-    row.reason = attachment.reason.text;
-    row.stacks = attachment.stacks.size() - 1;  // without [other]
-    row.problem = attachment.problem;
-    for (const AttachedProbe& probe : attachment.probes) {
-      row.probes.push_back(probe.kind);
-      row.lost += probe.lost;
-      if (probe.kind == ProbeKind::kOnCpu) row.samples += probe.counted;
-    }
-  }
-  return rows;
-}
-
-Losses Attachments::losses(const ProcessKey& process, ProbeKind kind) const {
-  const Attachment* attachment = find(process);
-  if (attachment == nullptr) return {};
-  const auto probe = std::ranges::find(attachment->probes, kind, &AttachedProbe::kind);
-  return probe == attachment->probes.end() ? Losses{} : probe->lost;
-}
-
-Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, double since_s, bool series) const {
-  const Attachment* attachment = nullptr;
-  for (const auto& [key, candidate] : attachments_) {
-    if (candidate->identity.pid_in_ns != pid_in_ns) continue;
-    if (attachment == nullptr || candidate->since_ns > attachment->since_ns) attachment = candidate.get();
-  }
-  if (attachment == nullptr) {
-    return fail("show stacks", "process " + std::to_string(pid_in_ns) + " is not attached",
-                "see stackwatch attachments; a watch rule attaches it");
-  }
-  const auto probe = std::ranges::find(attachment->probes, kind, &AttachedProbe::kind);
-  if (probe == attachment->probes.end()) {
-    return fail("show stacks", "process " + std::to_string(pid_in_ns) + " has no probe " + std::string(to_string(kind)),
-                "see stackwatch attachments");
-  }
-
-  StacksReport report;
-  report.process = attachment->identity;
-  report.probe = kind;
-  report.lost = probe->lost;
-  const double now_s = static_cast<double>(clock_.monotonic_ns()) * 1e-9;
-  const double attached_s = static_cast<double>(clock_.monotonic_ns() - attachment->since_monotonic_ns) * 1e-9;
-  report.window_s = std::min({attached_s, kHistoryS, since_s > 0 ? since_s : kHistoryS});
-  constexpr double kSeriesSteps = 30;  // as many columns as a terminal has room for
-  const double begin_s = now_s - report.window_s;
-  if (series) report.step_s = report.window_s / kSeriesSteps;
-
-  std::unordered_map<StackId, StacksReport::Row> rows;
-  for (const Step& step : probe->history) {
-    if (step.time_s < begin_s) continue;
-    for (const Step::Value& value : step.values) {
-      StacksReport::Row& row = rows[value.stack];
-      row.value += value.value;
-      report.total += value.value;
-      if (!series) continue;
-      row.series.resize(static_cast<size_t>(kSeriesSteps));
-      const double column = (step.time_s - begin_s) / std::max(report.step_s, 1e-9);
-      row.series[static_cast<size_t>(std::clamp(column, 0.0, kSeriesSteps - 1))] += value.value;
-    }
-  }
-  for (auto& [stack, row] : rows) {
-    for (const FunctionId function : attachment->stacks[stack]) row.frames.push_back(functions_[function].name);
-    report.rows.push_back(std::move(row));
-  }
-  std::ranges::sort(report.rows, [](const auto& a, const auto& b) {
-    return a.value != b.value ? a.value > b.value : a.frames < b.frames;
-  });
-  return report;
 }
 
 }  // namespace stackwatch

@@ -98,7 +98,8 @@ class Attachments {
   [[nodiscard]] Ready take();
   /// CLOCK_MONOTONIC of the oldest delta that waits for names; nothing where none does.
   [[nodiscard]] std::optional<uint64_t> oldest_waiting_ns() const;
-  /// Processes that the kernel side attached by itself since the last call.
+  /// Processes that the kernel side attached by itself since the last call; older ones first: a parent that was adopted
+  /// in the same tick must have its place before its children.
   [[nodiscard]] std::vector<ProbeEngine::Adopted> take_adopted();
   /// Gives up what was counted of it; counted as kWatchFull.
   void refuse(const ProcessKey& adopted);
@@ -108,7 +109,11 @@ class Attachments {
   /// Why a probe of an attached process is missing, one of them; empty where none is.
   [[nodiscard]] std::string problem() const;
   [[nodiscard]] size_t size() const { return attachments_.size(); }
-  [[nodiscard]] bool full() const { return attachments_.size() >= limits_.attachments; }
+  /// No place is left. One whose process has ended needs none, though it is here until its last counts are read: else
+  /// programs that restart would find no room until the next tick. But never more than twice the limit in all.
+  [[nodiscard]] bool full() const;
+  /// Marked by end(): it is here for its last counts alone.
+  [[nodiscard]] bool has_ended(const ProcessKey& process) const;
   [[nodiscard]] std::vector<ProcessKey> processes() const;
   [[nodiscard]] std::vector<AttachmentRow> rows() const;
   [[nodiscard]] const ProcessIdentity* identity(const ProcessKey& process) const;

@@ -9,6 +9,7 @@
 #include "config/match.h"
 #include "config/rule.h"
 #include "config/text.h"
+#include "daemon/process_identity.h"
 
 namespace stackwatch {
 namespace {
@@ -134,6 +135,8 @@ std::vector<WatchRow> LiveSource::watches() const {
 
 Result<void> LiveSource::attach_new() {
   if (auto taken = take_census(); !taken) return taken;
+  end_exited();  // their places are free
+  full_problem_.clear();
   for (const ProcessSample& sample : samples_) attach_by_rule(sample);
   return {};
 }
@@ -199,7 +202,7 @@ std::vector<ProcessKey> LiveSource::replace_programs() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
     const ProcessSample* sample = sample_of(process);
     if (sample == nullptr || parts_.attachments.exec(process) == sample->exec) continue;
-    parts_.attachments.replace_program(quick_identity_of(*sample), sample->exec);
+    parts_.attachments.replace_program(identity_in_census(*sample), sample->exec);
     without_exe_.push_back(process);
     replaced.push_back(process);
   }
@@ -207,13 +210,8 @@ std::vector<ProcessKey> LiveSource::replace_programs() {
 }
 
 // Children that hit a sample are attached by the kernel side already; here they get their place among the attachments.
-// Older ones first: a parent that was adopted in the same tick must have its place before its children.
 void LiveSource::attach_adopted() {
-  std::vector<ProbeEngine::Adopted> adopted = parts_.attachments.take_adopted();
-  std::ranges::sort(adopted, {}, [](const ProbeEngine::Adopted& child) {
-    return std::pair(child.process.start_time_ns, child.process.pid);
-  });
-  for (const ProbeEngine::Adopted& child : adopted) {
+  for (const ProbeEngine::Adopted& child : parts_.attachments.take_adopted()) {
     const AttachReason* parent = parts_.attachments.reason(child.parent);
     const ProbeOptions* options = parts_.attachments.options(child.parent);
     if (parent != nullptr && options != nullptr) {
@@ -279,7 +277,7 @@ void LiveSource::attach_suspect(const ProcessKey& suspect) {
 void LiveSource::attach_by_rule(const ProcessSample& sample) {
   const AttachReason* now = parts_.attachments.contains(sample.key) ? parts_.attachments.reason(sample.key) : nullptr;
   if (const WatchRule* rule = rules_.rule_of(sample)) {
-    const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children};
+    const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children, .mappings = rule->mmap};
     if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id &&
         *parts_.attachments.options(sample.key) == options && parts_.attachments.probes(sample.key) == rule->probes) {
       return;
@@ -309,7 +307,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
 void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason) {
   const WatchRule* rule = rules_.find(reason.rule);
   if (rule == nullptr || !rule->children) return;  // drop_unwanted() decides
-  const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = true};
+  const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = true, .mappings = rule->mmap};
   if (*parts_.attachments.options(sample.key) != options || parts_.attachments.probes(sample.key) != rule->probes) {
     attach(sample, {sample.key, rule->probes, options, reason});
   }
@@ -330,7 +328,7 @@ void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
   }
   if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) return;  // a place is free next tick
   const bool is_new = !parts_.attachments.contains(sample.key);
-  if (auto attached = parts_.attachments.attach(quick_identity_of(sample), sample, order); !attached) {
+  if (auto attached = parts_.attachments.attach(identity_in_census(sample), sample, order); !attached) {
     refused_[sample.key] = attached.error().message();
   } else if (is_new) {
     without_exe_.push_back(sample.key);
@@ -355,7 +353,8 @@ bool LiveSource::is_focused(const ProcessKey& process) const {
 bool LiveSource::focus_is_full() const {
   if (parts_.attachments.size() < max_focused_) return false;
   const std::vector<ProcessKey> all = parts_.attachments.processes();
-  const auto focused = std::ranges::count_if(all, [this](const ProcessKey& process) { return is_focused(process); });
+  const auto focused = std::ranges::count_if(
+      all, [this](const ProcessKey& process) { return is_focused(process) && !parts_.attachments.has_ended(process); });
   return static_cast<size_t>(focused) >= max_focused_;
 }
 
@@ -409,25 +408,9 @@ const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
   return found == index_.end() ? nullptr : &samples_[found->second];
 }
 
-ProcessIdentity LiveSource::identity_of(const ProcessSample& sample) const {
-  ProcessIdentity identity = quick_identity_of(sample);
-  if (sample.pid_in_ns > 0) identity.exe = parts_.procfs.exe(sample.pid_in_ns).value_or("");
-  return identity;
-}
-
-ProcessIdentity LiveSource::quick_identity_of(const ProcessSample& sample) {
-  ProcessIdentity identity;
-  identity.key = sample.key;
-  identity.pid_in_ns = sample.pid_in_ns;
-  identity.comm = sample.comm;
-  identity.cgroup = sample.cgroup;
-  identity.unit = std::string(unit_of_cgroup(sample.cgroup));
-  return identity;
-}
-
 ProcessIdentity LiveSource::identify(const ProcessKey& process) const {
   if (const ProcessIdentity* known = parts_.attachments.identity(process)) return *known;
-  if (const ProcessSample* sample = sample_of(process)) return identity_of(*sample);
+  if (const ProcessSample* sample = sample_of(process)) return identity_of(*sample, parts_.procfs);
   ProcessIdentity unknown;
   unknown.key = process;
   unknown.pid_in_ns = process.pid;
@@ -481,7 +464,7 @@ Result<std::vector<RankingRow>> LiveSource::ranking(size_t limit, const std::str
 RankingRow LiveSource::row_of(const Ranked& ranked, const ProcessSample& sample) const {
   const auto now = [&ranked](Metric metric) { return ranked.now[static_cast<size_t>(metric)]; };
   RankingRow row;
-  row.process = identity_of(sample);
+  row.process = identity_of(sample, parts_.procfs);
   row.score = ranked.score;
   row.suspect = ranked.suspect;
   row.reason = ranked.reason();

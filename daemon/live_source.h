@@ -94,8 +94,6 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] bool focus_is_full() const;
   void drop_unwanted();
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
-  [[nodiscard]] ProcessIdentity identity_of(const ProcessSample& sample) const;
-  [[nodiscard]] static ProcessIdentity quick_identity_of(const ProcessSample& sample);  ///< without `exe`
   void read_paths();
   [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
 

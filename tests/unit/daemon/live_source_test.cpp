@@ -284,6 +284,21 @@ TEST_F(LiveSourceTest, NoMoreThanTheLimitAndOneLineAboutIt) {
   EXPECT_EQ(source_->attach_problem(), "");
 }
 
+TEST_F(LiveSourceTest, WhoHasEndedNeedsNoPlaceThoughItsLastCountsAreToCome) {
+  config_.watch = {rule("*")};
+  config_.limits.attachments = 3;
+  for (int32_t pid = 10; pid < 13; ++pid) census_.start(pid, "old");
+  tick();
+  work(census_.key(10), 5, 4);
+  for (int32_t pid = 10; pid < 13; ++pid) census_.end(pid);
+  for (int32_t pid = 20; pid < 24; ++pid) census_.start(pid, "new");
+  ASSERT_TRUE(source_->attach_new());
+  EXPECT_TRUE(is_attached(20));
+  EXPECT_EQ(engine_.attached(), 6U) << "three places, and three that go";
+  EXPECT_EQ(tick().exits.size(), 3U);
+  EXPECT_EQ(attachments_->size(), 3U);
+}
+
 TEST_F(LiveSourceTest, AnAdoptedChildBeyondTheLimitIsRefusedAndCounted) {
   config_.watch = {rule("parent", true)};
   config_.limits.attachments = 1;
