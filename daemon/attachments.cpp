@@ -52,14 +52,19 @@ struct Attachments::Attachment {
   std::vector<AttachedProbe> probes;
   StackTable stacks;
   std::unordered_map<StackHash, StackId> named;
-  std::unordered_set<StackHash> late;        // of these: those that stand for [unnamed]
-  std::deque<StackDelta::NewStack> unasked;  // the namer had no room for them
+  std::unordered_set<StackHash> late;                         // of these: those that stand for [unnamed]
+  std::unordered_map<StackId, std::vector<uint32_t>> places;  // in the source, of the first addresses seen of a stack
+  std::deque<StackDelta::NewStack> unasked;                   // the namer had no room for them
   bool ending = false;
   bool exited = false;
   bool read_to_the_end = false;  // its last delta is in `waiting`
 };
 
 namespace {
+
+/// Stacks of a process whose places in the source are kept, at 40 frames of 4 bytes: 160 kB. Those seen first are
+/// mostly the frequent ones; of the others the functions must do.
+constexpr size_t kMaxPlacedStacks = 1024;
 
 /// Stacks of addresses per stack of functions: return addresses differ within a function. Past this, stacks of
 /// addresses are counted under [other].
@@ -295,7 +300,11 @@ void Attachments::take_names() {
     const auto found = attachments_.find(stack.process);
     if (found == attachments_.end()) continue;
     Attachment& attachment = *found->second;
-    attachment.named[stack.hash] = attachment.stacks.intern(stack.frames);
+    const StackId id = attachment.stacks.intern(stack.frames);
+    attachment.named[stack.hash] = id;
+    if (!stack.places.empty() && id != StackTable::kOther && attachment.places.size() < kMaxPlacedStacks) {
+      attachment.places.try_emplace(id, std::move(stack.places));
+    }
     attachment.late.erase(stack.hash);
   }
 }
@@ -504,6 +513,9 @@ Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, doub
   }
   for (auto& [stack, row] : rows) {
     for (const FunctionId function : attachment->stacks[stack]) row.frames.push_back(functions_[function].name);
+    if (const auto places = attachment->places.find(stack); places != attachment->places.end()) {
+      for (const uint32_t place : places->second) row.places.emplace_back(namer_.place(place));
+    }
     report.rows.push_back(std::move(row));
   }
   std::ranges::sort(report.rows, [](const auto& a, const auto& b) {
