@@ -27,8 +27,7 @@ TEST_F(NamerDebugTest, InlinedCallsAreFramesAndPlacesAreKnown) {
   TargetProcess target(DEBUG_DWARF5);
   const auto namer = make();
   EXPECT_THAT(name(*namer, target.pid(), user_stack({target.where("place").address})),
-              ElementsAre("deep::outer(int volatile&)", "between",
-                          "deep::Counter::innermost(int volatile&)"));
+              ElementsAre("deep::outer(int volatile&)", "between", "deep::Counter::innermost(int volatile&)"));
   ASSERT_EQ(last_.places.size(), 3U);
   EXPECT_THAT(std::string(namer->place(last_.places[0])), ::testing::HasSubstr("inlined.cpp:"));
   EXPECT_NE(last_.places[0], last_.places[1]);
@@ -48,8 +47,7 @@ TEST_F(NamerDebugTest, SeparateDebugFileBesideTheProgram) {
   TargetProcess target(program);
   const auto namer = make();
   EXPECT_THAT(name(*namer, target.pid(), user_stack({target.where("place").address})),
-              ElementsAre("deep::outer(int volatile&)", "between",
-                          "deep::Counter::innermost(int volatile&)"));
+              ElementsAre("deep::outer(int volatile&)", "between", "deep::Counter::innermost(int volatile&)"));
   EXPECT_GE(namer->stats().debug_files, 1U);  // libraries may have theirs, too
   std::filesystem::remove_all(directory);
 }
@@ -71,6 +69,36 @@ TEST_F(NamerDebugTest, ProcessThatHasEndedKeepsItsInlinedCalls) {
   const auto named = namer->take_named();
   ASSERT_EQ(named.size(), 2U);
   EXPECT_EQ(named[0].frames.size() + named[1].frames.size(), 4U);
+}
+
+/// Node itself: the place of a function as its map tells it, asked for by address.
+TEST_F(NamerDebugTest, FunctionsOfNode) {
+  if (std::system("command -v node >/dev/null 2>&1") != 0) GTEST_SKIP() << "REQUIRES node (package nodejs)";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::execlp("node", "node", "--perf-basic-prof", "-e",
+             "function stackwatchSpin(n) { let s = 0; for (let i = 0; i < n; i++) s += Math.sqrt(i + s); return s; }"
+             "for (let i = 0; i < 300; i++) stackwatchSpin(10000); setInterval(() => {}, 1000);",
+             static_cast<char*>(nullptr));
+    ::_exit(127);
+  }
+  const std::string map = "/tmp/perf-" + std::to_string(child) + ".map";
+  uint64_t address = 0;
+  const auto namer = make();
+  // Some time after it was compiled the function is in the map; nothing tells when.
+  wait_until(*namer, [&] {
+    std::ifstream lines(map);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find("JS:*stackwatchSpin") != std::string::npos) address = std::stoull(line, nullptr, 16);
+    }
+    return address != 0;
+  });
+  const auto names = name(*namer, child, user_stack({address + 8}));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  std::filesystem::remove(map);
+  ASSERT_EQ(names.size(), 1U);
+  EXPECT_THAT(names[0], ::testing::StartsWith("JS:*stackwatchSpin"));
 }
 
 /// A child with code that has no file.
