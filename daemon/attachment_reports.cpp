@@ -97,6 +97,9 @@ Result<StacksReport> Attachments::stacks(int32_t pid_in_ns, ProbeKind kind, doub
   }
   for (auto& [stack, row] : rows) {
     for (const FunctionId function : attachment->stacks[stack]) row.frames.push_back(functions_[function].name);
+    if (const auto places = attachment->places.find(stack); places != attachment->places.end()) {
+      for (const uint32_t place : places->second) row.places.emplace_back(namer_.place(place));
+    }
     report.rows.push_back(std::move(row));
   }
   std::ranges::sort(report.rows, [](const auto& a, const auto& b) {

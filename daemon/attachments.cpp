@@ -9,6 +9,10 @@ namespace stackwatch {
 
 namespace {
 
+/// Stacks of a process whose places in the source are kept, at 40 frames of 4 bytes: 160 kB. Those seen first are
+/// mostly the frequent ones; of the others the functions must do.
+constexpr size_t kMaxPlacedStacks = 1024;
+
 /// Stacks of addresses per stack of functions: return addresses differ within a function. Past this, stacks of
 /// addresses are counted under [other].
 constexpr size_t kAddressStacksPerStack = 16;
@@ -255,7 +259,11 @@ void Attachments::take_names() {
     const auto found = attachments_.find(stack.process);
     if (found == attachments_.end()) continue;
     Attachment& attachment = *found->second;
-    attachment.named[stack.hash] = attachment.stacks.intern(stack.frames);
+    const StackId id = attachment.stacks.intern(stack.frames);
+    attachment.named[stack.hash] = id;
+    if (!stack.places.empty() && id != StackTable::kOther && attachment.places.size() < kMaxPlacedStacks) {
+      attachment.places.try_emplace(id, std::move(stack.places));
+    }
     attachment.late.erase(stack.hash);
   }
 }

@@ -58,8 +58,9 @@ struct Attachments::Attachment {
   std::vector<AttachedProbe> probes;
   StackTable stacks;
   std::unordered_map<StackHash, StackId> named;
-  std::unordered_set<StackHash> late;        // of these: those that stand for [unnamed]
-  std::deque<StackDelta::NewStack> unasked;  // the namer had no room for them
+  std::unordered_set<StackHash> late;                         // of these: those that stand for [unnamed]
+  std::unordered_map<StackId, std::vector<uint32_t>> places;  // in the source, of the first addresses seen of a stack
+  std::deque<StackDelta::NewStack> unasked;                   // the namer had no room for them
   bool ending = false;
   bool exited = false;
   bool read_to_the_end = false;  // its last delta is in `waiting`

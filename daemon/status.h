@@ -109,7 +109,8 @@ struct StacksReport {
   struct Row {
     std::vector<std::string> frames;  ///< root first
     int64_t value = 0;
-    std::vector<int64_t> series;  ///< with --series: value per step, oldest first
+    std::vector<int64_t> series;        ///< with --series: value per step, oldest first
+    std::vector<std::string> places{};  ///< `/src/dict.c:512` of each frame, one example; empty where none is known
   };
   /// Blocked and run_queue in one, per stack.
   struct Waits {

@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -40,7 +42,7 @@ struct ReopenJob {
   AddressSpaceReader::Source source;
   ObjectIdentity identity;
 };
-using Job = std::variant<ReadJob, ReopenJob>;
+using Job = std::variant<ReadJob, ReopenJob, AddressSpaceReader::Search>;
 
 std::string read_all(int directory, const char* name, size_t most) {
   const UniqueFd file(::openat(directory, name, O_RDONLY | O_CLOEXEC));
@@ -108,10 +110,79 @@ UniqueFd open_reached(const UniqueFd& reached) {
   return UniqueFd(::open(link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
+/// A place holder for a path in a process's root. Whatever links are on the way, it does not lead out of that root.
+UniqueFd reach_in_root(int process_dir, const std::string& path) {
+  const UniqueFd root(::openat(process_dir, "root", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root) return {};
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  static constexpr int kTries = 3;  // it says EAGAIN where something on the way was renamed meanwhile
+  for (int i = 0; i < kTries; ++i) {
+    const long file = ::syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof how);
+    if (file >= 0) return UniqueFd(static_cast<int>(file));
+    if (errno != EAGAIN) break;
+  }
+  return {};
+}
+
+bool is_elf(int file) {
+  char magic[4] = {};
+  return ::pread(file, magic, sizeof magic, 0) == sizeof magic && std::string_view(magic, sizeof magic) == "\177ELF";
+}
+
+/// What /proc/PID/status says about who the process is.
+struct Status {
+  std::optional<uint64_t> user;  ///< effective
+  std::optional<uint64_t> pid;   ///< as the process itself knows it
+};
+
+Status read_status(int process_dir) {
+  static constexpr size_t kEnough = 16 * 1024;
+  const std::string text = read_all(process_dir, "status", kEnough);
+  const auto number = [&text](std::string_view key, size_t column) -> std::optional<uint64_t> {
+    const size_t line = text.find("\n" + std::string(key));
+    if (line == std::string::npos) return std::nullopt;
+    std::string_view rest = std::string_view(text).substr(line + 1 + key.size());
+    rest = rest.substr(0, rest.find('\n'));
+    std::optional<uint64_t> found;
+    for (size_t i = 0; i <= column && !rest.empty(); ++i) {
+      rest.remove_prefix(std::min(rest.find_first_not_of("\t "), rest.size()));
+      uint64_t value = 0;
+      const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
+      if (error != std::errc{}) break;
+      rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+      found = value;
+    }
+    return found;
+  };
+  return {number("Uid:", 1), number("NSpid:", SIZE_MAX)};  // NSpid: the innermost namespace is last
+}
+
+/// A file of a JIT compiler, if it is a regular one of that user.
+AddressSpaceReader::MappedFile identify_jit(std::string path, const UniqueFd& reached, uint64_t user) {
+  AddressSpaceReader::MappedFile jit;
+  jit.path = std::move(path);
+  struct stat info {};
+  if (!reached || ::fstat(reached.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != user) return jit;
+  jit.identified = true;
+  jit.identity = {info.st_dev, info.st_ino, 0, 0};
+  return jit;
+}
+
+bool is_jitdump(std::string_view path) {
+  const std::string_view name = object_basename(path);
+  return name.starts_with("jit-") && name.ends_with(".dump");
+}
+
 size_t count_files(const AddressSpaceReader::Answer& answer) {
+  if (const auto* searched = std::get_if<AddressSpaceReader::Searched>(&answer)) return searched->files.size();
   if (const auto* reopened = std::get_if<AddressSpaceReader::Reopened>(&answer)) return reopened->file ? 1 : 0;
-  const auto& files = std::get<AddressSpaceReader::Space>(answer).files;
-  return static_cast<size_t>(std::count_if(files.begin(), files.end(), [](const auto& file) { return !!file.file; }));
+  const auto& space = std::get<AddressSpaceReader::Space>(answer);
+  const auto& files = space.files;
+  const size_t jit = space.jit && space.jit->file ? 1 : 0;
+  return jit +
+         static_cast<size_t>(std::count_if(files.begin(), files.end(), [](const auto& file) { return !!file.file; }));
 }
 
 }  // namespace
@@ -141,6 +212,8 @@ class AddressSpaceReader::Shared {
   [[nodiscard]] Answer work(const Job& job);
   [[nodiscard]] Space do_read(const ReadJob& job);
   [[nodiscard]] Reopened do_reopen(const ReopenJob& job);
+  [[nodiscard]] Searched do_search(const Search& search);
+  [[nodiscard]] std::optional<MappedFile> open_jit(int process_dir, const std::vector<Mapping>& mappings, Open when);
   [[nodiscard]] UniqueFd open_process(const ProcessKey& process, int32_t pid_in_ns) const;
   [[nodiscard]] MappedFile open_mapped(int process_dir, const MapsEntry& entry, Open when);
   [[nodiscard]] bool is_held(const ObjectIdentity& identity);
@@ -183,6 +256,8 @@ bool AddressSpaceReader::Shared::push(Job job) {
   changed.notify_all();
   return true;
 }
+
+bool AddressSpaceReader::search(Search search) { return shared_->push(std::move(search)); }
 
 std::vector<AddressSpaceReader::Answer> AddressSpaceReader::take() {
   uint64_t ignored = 0;
@@ -229,6 +304,7 @@ void AddressSpaceReader::Shared::run() {
 
 AddressSpaceReader::Answer AddressSpaceReader::Shared::work(const Job& job) {
   if (const auto* read_job = std::get_if<ReadJob>(&job)) return do_read(*read_job);
+  if (const auto* search_job = std::get_if<Search>(&job)) return do_search(*search_job);
   return do_reopen(std::get<ReopenJob>(job));
 }
 
@@ -243,7 +319,7 @@ UniqueFd AddressSpaceReader::Shared::open_process(const ProcessKey& process, int
 }
 
 AddressSpaceReader::Space AddressSpaceReader::Shared::do_read(const ReadJob& job) {
-  Space space{job.process, job.exec, false, {}, {}};
+  Space space{job.process, job.exec, false, {}, {}, {}};
   const UniqueFd process = open_process(job.process, job.pid_in_ns);
   if (!process) return space;
   const std::string text = read_all(process.get(), "maps", kMaxMapsBytes);
@@ -252,7 +328,7 @@ AddressSpaceReader::Space AddressSpaceReader::Shared::do_read(const ReadJob& job
   for (MapsEntry& entry : parse_maps(text)) {
     Mapping mapping{std::move(entry), kNoFile};
     const MapsEntry& seen = mapping.entry;
-    if (seen.inode != 0) {
+    if (seen.inode != 0 && !is_jitdump(seen.path)) {
       const auto [at, is_new] =
           known.try_emplace({{seen.device_major, seen.device_minor}, seen.inode}, space.files.size());
       const bool may_open = space.files.size() < kMaxOpenedFiles;  // of the others the caller knows who they are
@@ -261,6 +337,7 @@ AddressSpaceReader::Space AddressSpaceReader::Shared::do_read(const ReadJob& job
     }
     space.mappings.push_back(std::move(mapping));
   }
+  space.jit = open_jit(process.get(), space.mappings, Open::kUnlessHeld);
   return space;
 }
 
@@ -278,10 +355,58 @@ AddressSpaceReader::MappedFile AddressSpaceReader::Shared::open_mapped(int proce
   return mapped;
 }
 
+/// The owner is asked, and not the name believed: anybody may write files into /tmp.
+std::optional<AddressSpaceReader::MappedFile> AddressSpaceReader::Shared::open_jit(int process_dir,
+                                                                                   const std::vector<Mapping>& mappings,
+                                                                                   Open when) {
+  const auto dump = std::ranges::find_if(mappings, is_jitdump, [](const Mapping& map) { return map.entry.path; });
+  const bool has_anonymous = std::ranges::any_of(mappings, &MapsEntry::may_be_jit, &Mapping::entry);
+  if (!has_anonymous && dump == mappings.end()) return std::nullopt;
+  const Status status = read_status(process_dir);
+  if (!status.user || !status.pid) return std::nullopt;
+
+  const std::string path = "/tmp/perf-" + std::to_string(*status.pid) + ".map";
+  UniqueFd reached = reach_in_root(process_dir, path);
+  MappedFile jit = identify_jit(path, reached, *status.user);
+  if (!jit.identified && dump != mappings.end()) {
+    reached = reach_by_range(process_dir, dump->entry.start, dump->entry.end);
+    if (!reached) reached = reach_by_path(process_dir, dump->entry);
+    jit = identify_jit(dump->entry.path, reached, *status.user);
+  }
+  if (!jit.identified) return std::nullopt;
+  if (when == Open::kAlways || !is_held(jit.identity)) jit.file = open_reached(reached);
+  return jit;
+}
+
+AddressSpaceReader::Searched AddressSpaceReader::Shared::do_search(const Search& search) {
+  Searched searched{search.identity, search.supplementary, {}};
+  const UniqueFd process = open_process(search.process, search.pid_in_ns);
+  if (!process) return searched;
+  for (const std::string& path : search.paths) {
+    if (searched.files.size() == kMaxFoundFiles) break;
+    const UniqueFd reached = reach_in_root(process.get(), path);
+    const auto identity = reached ? identify(reached.get()) : std::nullopt;
+    if (!identity || *identity == search.identity) continue;
+    UniqueFd file = open_reached(reached);
+    // Nothing but ELF files leaves here: paths come from strangers' files, and the daemon may read what they may not.
+    if (file && is_elf(file.get())) searched.files.push_back({path, std::move(file)});
+  }
+  return searched;
+}
+
 AddressSpaceReader::Reopened AddressSpaceReader::Shared::do_reopen(const ReopenJob& job) {
   Reopened reopened{job.identity, {}};
   const UniqueFd process = open_process(job.source.process, job.source.pid_in_ns);
   if (!process) return reopened;
+  if (job.source.is_jit) {
+    std::vector<Mapping> mappings;
+    for (MapsEntry& entry : parse_maps(read_all(process.get(), "maps", kMaxMapsBytes))) {
+      mappings.push_back({std::move(entry), kNoFile});
+    }
+    auto jit = open_jit(process.get(), mappings, Open::kAlways);
+    if (jit && jit->identity == job.identity) reopened.file = std::move(jit->file);
+    return reopened;
+  }
   MapsEntry entry;
   entry.start = job.source.start;
   entry.end = job.source.end;

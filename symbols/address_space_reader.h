@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -29,6 +30,8 @@ struct ObjectIdentity {
 inline constexpr size_t kMaxReaderJobs = 2048;
 /// Files opened and not taken yet; the thread waits for the loop beyond that. A process has 5 to 200 objects.
 inline constexpr size_t kMaxOpenedFiles = 256;
+/// Debug files opened for one object: there are three places for them, and more than one file is rare.
+inline constexpr size_t kMaxFoundFiles = 3;
 /// 65,530 mappings (the kernel's default limit) of 100 to 250 bytes each.
 inline constexpr size_t kMaxMapsBytes = 16U << 20;
 
@@ -54,12 +57,26 @@ class AddressSpaceReader {
     bool alive = false;  ///< false: the process is gone (or its pid is another's), nothing was read
     std::vector<Mapping> mappings;
     std::vector<MappedFile> files;
+    /// What a JIT compiler of the process writes about its code, where there is such a file and it belongs to the
+    /// user of the process: `/tmp/perf-PID.map` in its root, with its pid as it knows it, or else the jitdump that it
+    /// has mapped. Identified by device and inode alone, since it grows.
+    std::optional<MappedFile> jit;
   };
   struct Reopened {
     ObjectIdentity identity;
     UniqueFd file;  ///< none where that file is not to be had any more
   };
-  using Answer = std::variant<Space, Reopened>;
+  /// A file that search() found.
+  struct FoundFile {
+    std::string path;
+    UniqueFd file;
+  };
+  struct Searched {
+    ObjectIdentity identity;       ///< of the object
+    bool supplementary = false;    ///< as it was asked
+    std::vector<FoundFile> files;  ///< in the order of the paths
+  };
+  using Answer = std::variant<Space, Reopened, Searched>;
 
   /// Where a mapping of a file was seen: enough to open the file again.
   struct Source {
@@ -68,6 +85,15 @@ class AddressSpaceReader {
     uint64_t start = 0;
     uint64_t end = 0;
     std::string path;
+    bool is_jit = false;  ///< the process's Space::jit
+  };
+  /// Where debug files of an object may be: paths in the root of a process that has it mapped.
+  struct Search {
+    ProcessKey process;
+    int32_t pid_in_ns = 0;
+    ObjectIdentity identity;  ///< of the object
+    bool supplementary = false;
+    std::vector<std::string> paths;
   };
 
   explicit AddressSpaceReader(std::string proc_root);
@@ -81,6 +107,9 @@ class AddressSpaceReader {
   /// False where too many jobs wait.
   [[nodiscard]] bool read(const ProcessKey& process, int32_t pid_in_ns, ExecId exec);
   [[nodiscard]] bool reopen(const Source& source, const ObjectIdentity& identity);
+  /// Opens those of the paths that are ELF files, and not the object itself, at most kMaxFoundFiles of them. Links lead
+  /// to where they would lead the process, never out of its root.
+  [[nodiscard]] bool search(Search search);
   [[nodiscard]] std::vector<Answer> take();
 
   /// Files that the caller has no use for another descriptor of: read() only identifies them.

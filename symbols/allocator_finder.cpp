@@ -73,7 +73,7 @@ class Finder final : public AllocatorFinder, private SymbolWorker::Listener {
   void tell(const ProcessKey& key, Process& process);
   [[nodiscard]] File* by_id(uint32_t id, ObjectIdentity* identity);
 
-  void on_object(uint32_t id, protocol::ObjectStatus status, std::span<const std::byte> build_id) override;
+  void on_object(const protocol::ObjectInfo& info) override;
   void on_name(uint32_t, uint64_t, const protocol::Name&) override {}
   void on_allocator(uint32_t id, protocol::Allocator allocator) override;
   void on_death(std::optional<uint32_t> culprit, bool certain) override;
@@ -229,7 +229,7 @@ void Finder::send() {
     const auto found = files_.find(queue_.front());
     File& file = found->second;
     // Both questions or none: one place is kept free for the second.
-    if (!worker_->add_object(file.id, file.file.get())) return;
+    if (!worker_->add_object(file.id, file.file.get(), protocol::FileKind::kElfSymbols)) return;
     queue_.pop_front();
     file.state = File::State::kGiven;
   }
@@ -243,7 +243,9 @@ Finder::File* Finder::by_id(uint32_t id, ObjectIdentity* identity) {
   return file == files_.end() ? nullptr : &file->second;
 }
 
-void Finder::on_object(uint32_t id, protocol::ObjectStatus status, std::span<const std::byte>) {
+void Finder::on_object(const protocol::ObjectInfo& info) {
+  const uint32_t id = info.object;
+  const protocol::ObjectStatus status = info.status;
   ObjectIdentity identity;
   File* const file = by_id(id, &identity);
   if (file == nullptr) return;

@@ -64,6 +64,11 @@ std::vector<MapsEntry> parse_maps(std::string_view text) {
   return entries;
 }
 
+bool MapsEntry::may_be_jit() const {
+  return path.empty() || path.starts_with("[anon") || path.starts_with("/memfd:") || path.starts_with("//anon") ||
+         path.starts_with("/dev/zero") || path.starts_with("/anon_hugepage") || path == "[heap]";
+}
+
 std::string_view object_basename(std::string_view path) {
   static constexpr std::string_view kDeleted = " (deleted)";
   if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());

@@ -17,6 +17,8 @@ namespace {
 /// A user frame whose mapping is not found yet.
 constexpr FunctionId kUnplaced{UINT32_MAX};
 
+bool is_unplaced(const ObjectTable::Frames& frames) { return frames.front().function == kUnplaced; }
+
 }  // namespace
 
 std::string default_symbol_worker() {
@@ -56,15 +58,17 @@ void Namer::dispatch() {
   for (AddressSpaceReader::Answer& answer : reader_.take()) {
     if (auto* space = std::get_if<AddressSpaceReader::Space>(&answer)) {
       take_space(std::move(*space));
+    } else if (auto* reopened = std::get_if<AddressSpaceReader::Reopened>(&answer)) {
+      objects_.take_reopened(std::move(*reopened));
     } else {
-      objects_.take_reopened(std::move(std::get<AddressSpaceReader::Reopened>(answer)));
+      objects_.take_searched(std::move(std::get<AddressSpaceReader::Searched>(answer)));
     }
   }
   objects_.dispatch();
-  for (const ObjectTable::Answer& answer : objects_.take_answers()) {
+  for (ObjectTable::Answer& answer : objects_.take_answers()) {
     const auto stack = stacks_.find(answer.asker.stack);
     if (stack == stacks_.end()) continue;  // forgotten, or out of time
-    name_frame(stack->second, answer.asker.frame, answer.function);
+    name_frame(stack->second, answer.asker.frame, std::move(answer.frames));
     finish_if_named(answer.asker.stack);
   }
   if (some_unread_) retry_unread();
@@ -95,7 +99,7 @@ void Namer::learn(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
 void Namer::drop_oldest_image(Process& owner) {
   const Image oldest = std::move(owner.images.front());
   owner.images.erase(owner.images.begin());
-  release_code(oldest.code);
+  release_image(oldest);
   for (const uint64_t id : oldest.waiting) {
     const auto stack = stacks_.find(id);
     if (stack == stacks_.end()) continue;
@@ -143,7 +147,7 @@ bool Namer::request(const ProcessKey& process, int32_t pid_in_ns, StackHash hash
   stack.named.hash = hash;
   const size_t users = std::min(raw.user_frames.size(), kMaxFramesPerStack);
   const size_t kernels = std::min(raw.kernel_frames.size(), kMaxFramesPerStack);
-  stack.named.frames.assign(users + kernels, kUnplaced);
+  stack.frames.assign(users + kernels, {{kUnplaced}});
   stack.open = users + kernels;
   stack.user.assign(raw.user_frames.begin(), raw.user_frames.begin() + static_cast<ptrdiff_t>(users));
   // All but the leaf are return addresses: the call before them is meant, which may be the last of its function.
@@ -155,7 +159,7 @@ bool Namer::request(const ProcessKey& process, int32_t pid_in_ns, StackHash hash
     learn(process, pid_in_ns, raw.exec);
     place(id, stack);
   } else if (kernels == 0) {
-    stack.named.frames.push_back(functions_.intern("", "[unknown]"));
+    stack.frames.push_back({{functions_.intern("", "[unknown]")}});
   }
   finish_if_named(id);
   objects_.send();
@@ -163,7 +167,7 @@ bool Namer::request(const ProcessKey& process, int32_t pid_in_ns, StackHash hash
 }
 
 void Namer::ask_kernel(uint64_t id, Stack& stack, std::span<const uint64_t> kernel_frames) {
-  const size_t last = stack.named.frames.size() - 1;
+  const size_t last = stack.frames.size() - 1;
   for (size_t i = 0; i < kernel_frames.size(); ++i) {
     resolve(id, stack, last - i, protocol::kKernelObject, kernel_frames[i] - (i > 0 ? 1 : 0));
   }
@@ -176,13 +180,19 @@ void Namer::place(uint64_t id, Stack& stack) {
     image->waiting.push_back(id);
     return;
   }
+  const auto owner = processes_.find(stack.named.process);
+  const bool current = image != nullptr && image == &owner->second.images.back();
+  if (current && should_look_for_jit(stack, *image)) {
+    image->jit_look_ns = clock_.monotonic_ns() + kJitLookEveryNs;
+    start_reading(stack.named.process, owner->second, *image);
+    image->waiting.push_back(id);
+    return;
+  }
   bool all_placed = true;
   for (size_t i = 0; i < stack.user.size() && image != nullptr; ++i) {
     all_placed &= place_frame(id, stack, i, *image);
   }
   if (all_placed && image != nullptr) return;
-  const auto owner = processes_.find(stack.named.process);
-  const bool current = image != nullptr && image == &owner->second.images.back();
   if (current && image->state == Image::State::kRead && !stack.reread && may_reread(*image)) {
     stack.reread = true;
     start_reading(stack.named.process, owner->second, *image);
@@ -191,19 +201,28 @@ void Namer::place(uint64_t id, Stack& stack) {
   }
   const FunctionId unknown = functions_.intern("", "[unknown]");
   for (size_t i = 0; i < stack.user.size(); ++i) {
-    if (stack.named.frames[i] == kUnplaced) name_frame(stack, i, unknown);
+    if (is_unplaced(stack.frames[i])) name_frame(stack, i, {{unknown}});
   }
+}
+
+/// It runs code without a file, nothing says what that is, and nobody has looked for a while.
+bool Namer::should_look_for_jit(const Stack& stack, const Image& image) const {
+  if (image.jit != 0 || image.state != Image::State::kRead || clock_.monotonic_ns() < image.jit_look_ns) return false;
+  return std::ranges::any_of(stack.user, [&image](uint64_t address) {
+    const Code* const code = find_code(image, address);
+    return code != nullptr && code->may_be_jit;
+  });
 }
 
 /// False where no mapping has the address of user frame `frame` (leaf first).
 bool Namer::place_frame(uint64_t id, Stack& stack, size_t frame, const Image& image) {
   const size_t position = stack.user.size() - 1 - frame;
-  if (stack.named.frames[position] != kUnplaced) return true;
+  if (!is_unplaced(stack.frames[position])) return true;
   const uint64_t address = stack.user[frame];
   const Code* const code = find_code(image, address);
   if (code == nullptr) return false;
   if (code->object == 0) {
-    name_frame(stack, position, code->name);
+    name_frame(stack, position, {{code->name}});
   } else {
     resolve(id, stack, position, code->object, code->file_offset + (address - code->start));
   }
@@ -211,17 +230,35 @@ bool Namer::place_frame(uint64_t id, Stack& stack, size_t frame, const Image& im
 }
 
 void Namer::resolve(uint64_t id, Stack& stack, size_t position, uint32_t object, uint64_t offset) {
-  const auto function = objects_.find(object, offset, {id, static_cast<uint32_t>(position)});
-  if (function) {
-    name_frame(stack, position, *function);
+  auto frames = objects_.find(object, offset, {id, static_cast<uint32_t>(position)});
+  if (frames) {
+    name_frame(stack, position, std::move(*frames));
   } else {
-    stack.named.frames[position] = objects_.fallback(object);  // until the answer, or for good if none comes in time
+    stack.frames[position] = {{objects_.fallback(object)}};  // until the answer, or for good if none comes in time
   }
 }
 
-void Namer::name_frame(Stack& stack, size_t position, FunctionId function) {
-  stack.named.frames[position] = function;
+void Namer::name_frame(Stack& stack, size_t position, ObjectTable::Frames frames) {
+  stack.frames[position] = std::move(frames);
   --stack.open;
+}
+
+NamedStack Namer::flatten(Stack&& stack) const {
+  NamedStack named = std::move(stack.named);
+  bool some_place = false;
+  for (const ObjectTable::Frames& frames : stack.frames) {
+    for (const ObjectTable::Frame& frame : frames) {
+      named.frames.push_back(frame.function);
+      named.places.push_back(frame.place);
+      some_place = some_place || frame.place != 0;
+    }
+  }
+  while (named.frames.size() > 1 && is_tracing(named.frames.back())) {
+    named.frames.pop_back();
+    named.places.pop_back();
+  }
+  if (!some_place) named.places.clear();
+  return named;
 }
 
 /// A probe's own way into the kernel's tracepoint is at the leaf of what it sees: no part of what the process did, and
@@ -237,10 +274,8 @@ bool Namer::is_tracing(FunctionId frame) const {
 void Namer::finish_if_named(uint64_t id) {
   const auto stack = stacks_.find(id);
   if (stack == stacks_.end() || stack->second.open > 0) return;
-  auto& frames = stack->second.named.frames;
-  while (frames.size() > 1 && is_tracing(frames.back())) frames.pop_back();
   ++stats_.named;
-  named_.push_back(std::move(stack->second.named));
+  named_.push_back(flatten(std::move(stack->second)));
   stacks_.erase(stack);
 }
 
@@ -253,8 +288,9 @@ void Namer::give_up_late() {
     if (stack == stacks_.end()) continue;
     ++stats_.out_of_time;
     const FunctionId unknown = functions_.intern("", "[unknown]");
-    auto& frames = stack->second.named.frames;
-    std::replace(frames.begin(), frames.end(), kUnplaced, unknown);
+    for (ObjectTable::Frames& frames : stack->second.frames) {
+      if (is_unplaced(frames)) frames = {{unknown}};
+    }
     stack->second.open = 0;
     finish_if_named(id);
   }
@@ -266,6 +302,7 @@ NamerStats Namer::stats() const {
   NamerStats stats = stats_;
   stats.worker_deaths = objects_.worker().deaths();
   stats.bad_objects = objects_.bad_objects();
+  stats.debug_files = objects_.debug_files();
   stats.objects = objects_.size();
   stats.cached_names = objects_.cached_names();
   return stats;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/clock.h"
@@ -20,10 +21,17 @@ namespace stackwatch {
 
 /// A stack whose every frame has a function: user root … user leaf, kernel entry … kernel leaf. Never empty. Frames of
 /// the probe itself (its program and the tracepoint that called it) are left out.
+///
+/// A call that the compiler inlined is a frame like any other, below the function that it was inlined into, where debug
+/// information tells. It has the same FunctionId as the same function called for real: for detectors it is one
+/// function, whatever the compiler did at which place.
 struct NamedStack {
   ProcessKey process;
   StackHash hash;
   std::vector<FunctionId> frames;  ///< root first
+  /// Where in the source each frame is, for StackNamer::place(); as many as frames, or none where nothing is known of
+  /// any. The numbers are of the addresses of this stack: another stack of the same functions may be at other lines.
+  std::vector<uint32_t> places{};
 };
 
 /// What a namer did since its start, for `status`.
@@ -35,6 +43,7 @@ struct NamerStats {
   uint64_t maps_read = 0;      ///< how often mappings were read
   uint64_t worker_deaths = 0;  ///< the worker died or had to be killed
   uint64_t bad_objects = 0;    ///< object files without names: unreadable, not ELF, or deadly to the worker
+  uint64_t debug_files = 0;    ///< separate debug files found and accepted
   uint64_t objects = 0;        ///< object files known now
   uint64_t cached_names = 0;   ///< (object, offset) pairs whose function is remembered now
 };
@@ -43,7 +52,8 @@ struct NamerStats {
 ///
 /// Names are never missing, at worst they say little: `[basename]` where an object has no symbol and no call-frame
 /// entry at the address, `[basename]+0xVADDR` where only the call-frame entry tells where the function starts,
-/// `[anon]` for code without a file, `[vdso]`, `[kernel]_[k]`, and `[unknown]` where no mapping is known.
+/// `[anon]` for code without a file, `[jit]` for such code that its compiler tells about, but not at this address,
+/// `[vdso]`, `[kernel]_[k]`, and `[unknown]` where no mapping is known.
 class StackNamer {
  public:
   virtual ~StackNamer() = default;
@@ -65,6 +75,8 @@ class StackNamer {
 
   /// The stacks that were named since the last call.
   [[nodiscard]] virtual std::vector<NamedStack> take_named() = 0;
+  /// `/src/dict.c:512` for a number in NamedStack::places; empty where it is not known. Numbers stay valid.
+  [[nodiscard]] virtual std::string_view place(uint32_t /*id*/) const { return {}; }
   /// What a person should know, each once: the worker died, kernel addresses are hidden, … The caller logs it.
   [[nodiscard]] virtual std::vector<Error> take_events() = 0;
   /// Stacks requested and not yet to be had from take_named().

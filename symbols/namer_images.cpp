@@ -38,24 +38,36 @@ void Namer::take_space(AddressSpaceReader::Space space) {
 void Namer::fill_image(Image& image, AddressSpaceReader::Space& space, int32_t pid_in_ns) {
   std::vector<Code> code;
   std::vector<uint32_t> file_objects(space.files.size(), kNotLookedUp);
+  const uint32_t jit = use_jit(space.process, pid_in_ns, space);
   bool news = false;
   for (const AddressSpaceReader::Mapping& mapping : space.mappings) {
-    code.push_back(make_code(space.process, pid_in_ns, space, mapping, file_objects));
+    code.push_back(make_code(space.process, pid_in_ns, space, mapping, file_objects, jit));
     const Code* const old = find_code(image, code.back().start);
     news = news || old == nullptr || old->end < code.back().end;
   }
   if (image.was_read && news) image.rereads = std::min(kRereads, image.rereads + 1);
-  release_code(image.code);
+  release_image(image);
   image.code = std::move(code);
+  image.jit = jit;
+}
+
+uint32_t Namer::use_jit(const ProcessKey& process, int32_t pid_in_ns, AddressSpaceReader::Space& space) {
+  if (!space.jit) return kNoObject;
+  return objects_.use(*space.jit, ObjectTable::Place{process, pid_in_ns, 0, 0, true}).value_or(kNoObject);
 }
 
 Namer::Code Namer::make_code(const ProcessKey& process, int32_t pid_in_ns, AddressSpaceReader::Space& space,
-                             const AddressSpaceReader::Mapping& mapping, std::vector<uint32_t>& file_objects) {
+                             const AddressSpaceReader::Mapping& mapping, std::vector<uint32_t>& file_objects,
+                             uint32_t jit) {
   const MapsEntry& entry = mapping.entry;
-  Code code{entry.start, entry.end, entry.file_offset, kNoObject, {}};
+  Code code{entry.start, entry.end, entry.file_offset, kNoObject, {}, entry.may_be_jit()};
   if (entry.path == "[vdso]") {
     code.object = protocol::kVdsoObject;
     code.file_offset = 0;
+  } else if (code.may_be_jit && jit != kNoObject) {
+    code.object = jit;
+    code.file_offset = entry.start;  // offsets in a JIT's map are addresses
+    objects_.retain(jit);
   } else if (mapping.file == AddressSpaceReader::kNoFile) {
     const bool named = entry.path.starts_with('[') && !entry.path.starts_with("[anon");
     code.name = functions_.intern("", named ? protocol::clean_name(entry.path) : std::string("[anon]"));
@@ -84,6 +96,11 @@ const Namer::Code* Namer::find_code(const Image& image, uint64_t address) {
   return &*std::prev(after);
 }
 
+void Namer::release_image(const Image& image) {
+  release_code(image.code);
+  if (image.jit != kNoObject) objects_.release(image.jit);
+}
+
 void Namer::release_code(const std::vector<Code>& code) {
   for (const Code& part : code) {
     if (part.object >= protocol::kFirstFileObject) objects_.release(part.object);
@@ -92,7 +109,7 @@ void Namer::release_code(const std::vector<Code>& code) {
 
 void Namer::forget(const ProcessKey& process) {
   if (const auto owner = processes_.find(process); owner != processes_.end()) {
-    for (const Image& image : owner->second.images) release_code(image.code);
+    for (const Image& image : owner->second.images) release_image(image);
     processes_.erase(owner);
   }
   std::erase_if(stacks_, [&](const auto& entry) { return entry.second.named.process == process; });

@@ -33,6 +33,9 @@ inline constexpr size_t kImagesPerProcess = 2;
 inline constexpr double kRereads = 4;
 /// … and one more in this time; one that brought a new mapping is free. 200 processes at 0.2 ms: 0.4 % of a core.
 inline constexpr double kRereadEveryS = 10;
+/// A process that runs code without a file, and of whose JIT compiler no map was found, is looked at again this often:
+/// it may have begun to write one.
+inline constexpr uint64_t kJitLookEveryNs = 10'000'000'000;
 
 class Namer final : public StackNamer {
  public:
@@ -46,6 +49,7 @@ class Namer final : public StackNamer {
                              const RawStack& stack) override;
   void forget(const ProcessKey& process) override;
   [[nodiscard]] std::vector<NamedStack> take_named() override;
+  [[nodiscard]] std::string_view place(uint32_t id) const override { return objects_.place(id); }
   [[nodiscard]] std::vector<Error> take_events() override { return objects_.take_events(); }
   [[nodiscard]] size_t pending() const override { return stacks_.size(); }
   [[nodiscard]] pid_t worker_pid() const override { return objects_.worker().pid(); }
@@ -59,6 +63,7 @@ class Namer final : public StackNamer {
     uint64_t file_offset = 0;
     uint32_t object = 0;  ///< 0: `name` is all there is to say
     FunctionId name;
+    bool may_be_jit = false;
   };
   struct Image {
     enum class State { kUnread, kReading, kRead, kGone };
@@ -69,13 +74,16 @@ class Namer final : public StackNamer {
     std::vector<uint64_t> waiting;  ///< stacks that wait for it to be read
     double rereads = kRereads;
     uint64_t rereads_at_ns = 0;  ///< when `rereads` was right
+    uint32_t jit = 0;            ///< the object with the names of its JIT's code; 0: none
+    uint64_t jit_look_ns = 0;    ///< not looked for again before
   };
   struct Process {
     int32_t pid_in_ns = 0;
     std::vector<Image> images;  ///< the newest last
   };
   struct Stack {
-    NamedStack named;
+    NamedStack named;                         ///< its frames are filled in at the end
+    std::vector<ObjectTable::Frames> frames;  ///< of each address, root first
     ExecId exec;
     std::vector<uint64_t> user;  ///< addresses, leaf first, to look up
     size_t open = 0;             ///< frames without their final name
@@ -90,14 +98,19 @@ class Namer final : public StackNamer {
   void take_space(AddressSpaceReader::Space space);
   void fill_image(Image& image, AddressSpaceReader::Space& space, int32_t pid_in_ns);
   [[nodiscard]] Code make_code(const ProcessKey& process, int32_t pid_in_ns, AddressSpaceReader::Space& space,
-                               const AddressSpaceReader::Mapping& mapping, std::vector<uint32_t>& file_objects);
+                               const AddressSpaceReader::Mapping& mapping, std::vector<uint32_t>& file_objects,
+                               uint32_t jit);
+  void release_image(const Image& image);
   void release_code(const std::vector<Code>& code);
+  [[nodiscard]] uint32_t use_jit(const ProcessKey& process, int32_t pid_in_ns, AddressSpaceReader::Space& space);
+  [[nodiscard]] bool should_look_for_jit(const Stack& stack, const Image& image) const;
 
   void ask_kernel(uint64_t id, Stack& stack, std::span<const uint64_t> kernel_frames);
   void place(uint64_t id, Stack& stack);
   [[nodiscard]] bool place_frame(uint64_t id, Stack& stack, size_t frame, const Image& image);
   void resolve(uint64_t id, Stack& stack, size_t position, uint32_t object, uint64_t offset);
-  void name_frame(Stack& stack, size_t position, FunctionId function);
+  void name_frame(Stack& stack, size_t position, ObjectTable::Frames frames);
+  [[nodiscard]] NamedStack flatten(Stack&& stack) const;
   [[nodiscard]] bool is_tracing(FunctionId frame) const;
   void finish_if_named(uint64_t id);
   void give_up_late();

@@ -21,16 +21,6 @@ constexpr int kMaxStrikes = 2;
 constexpr size_t kMaxPlaces = 4;
 constexpr uint64_t kSweepNs = 1'000'000'000;
 
-std::string hex(std::span<const std::byte> bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const std::byte byte : bytes) {
-    text += kDigits[std::to_integer<unsigned>(byte) >> 4U];
-    text += kDigits[std::to_integer<unsigned>(byte) & 0xfU];
-  }
-  return text;
-}
-
 }  // namespace
 
 ObjectTable::ObjectTable(FunctionTable& functions, const Clock& clock, AddressSpaceReader& reader, int epoll,
@@ -39,6 +29,7 @@ ObjectTable::ObjectTable(FunctionTable& functions, const Clock& clock, AddressSp
       clock_(clock),
       reader_(reader),
       proc_root_(std::move(proc_root)),
+      places_(1),
       worker_(clock, epoll, std::move(spawner)) {
   add_builtin(protocol::kKernelObject, State::kAbsent, "kernel", "[kernel]_[k]");
   add_builtin(protocol::kVdsoObject, State::kGiven, "[vdso]", "[vdso]");
@@ -50,6 +41,7 @@ void ObjectTable::add_builtin(uint32_t id, State state, std::string_view name, s
   object.name = name;
   object.label = label;
   object.users = 1;  // ours, for good
+  object.debug = Debug::kSettled;
 }
 
 std::optional<uint32_t> ObjectTable::use(AddressSpaceReader::MappedFile& file, const Place& place) {
@@ -61,8 +53,9 @@ std::optional<uint32_t> ObjectTable::use(AddressSpaceReader::MappedFile& file, c
     index_.emplace(file.identity, id);
     object.identity = file.identity;
     object.path = protocol::clean_name(file.path);
-    object.label = "[" + protocol::clean_name(object_basename(file.path)) + "]";
-    object.name = object.path;
+    object.is_jit = place.is_jit;
+    object.label = place.is_jit ? "[jit]" : "[" + protocol::clean_name(object_basename(file.path)) + "]";
+    object.name = place.is_jit ? "[jit]" : object.path;
   }
   ++object.users;
   if (object.places.size() == kMaxPlaces) object.places.erase(object.places.begin());
@@ -93,13 +86,13 @@ FunctionId ObjectTable::fallback(uint32_t id) {
   return functions_.intern(found->second.name, found->second.label);
 }
 
-std::optional<FunctionId> ObjectTable::find(uint32_t id, uint64_t offset, Asker asker) {
+std::optional<ObjectTable::Frames> ObjectTable::find(uint32_t id, uint64_t offset, Asker asker) {
   const auto found = objects_.find(id);
-  if (found == objects_.end()) return fallback(id);
+  if (found == objects_.end()) return Frames{{fallback(id)}};
   Object& object = found->second;
   if (const auto known = object.names.find(offset); known != object.names.end()) return known->second;
   if (object.state == State::kAbsent) id == protocol::kKernelObject ? open_kernel(object) : fetch(id, object);
-  if (object.state == State::kBad || object.state == State::kAbsent) return fallback(id);
+  if (object.state == State::kBad || object.state == State::kAbsent) return Frames{{fallback(id)}};
   const auto [askers, is_new] = object.askers.try_emplace(offset);
   askers->second.push_back(asker);
   if (is_new) {
@@ -150,7 +143,9 @@ void ObjectTable::fetch(uint32_t id, Object& object) {
   object.state = State::kAbsent;
   if (id < protocol::kFirstFileObject || object.places.empty()) return;
   const Place place = object.places.back();
-  if (!reader_.reopen({place.process, place.pid_in_ns, place.start, place.end, object.path}, object.identity)) return;
+  const AddressSpaceReader::Source source{place.process, place.pid_in_ns, place.start,
+                                          place.end,     object.path,     place.is_jit};
+  if (!reader_.reopen(source, object.identity)) return;
   object.places.pop_back();
   object.state = State::kOpening;
 }
@@ -172,7 +167,7 @@ void ObjectTable::take_reopened(AddressSpaceReader::Reopened reopened) {
 void ObjectTable::give_up(Object& object) {
   const FunctionId function = functions_.intern(object.name, object.label);
   for (const auto& [offset, askers] : object.askers) {
-    for (const Asker& asker : askers) answers_.push_back({asker, function});
+    for (const Asker& asker : askers) answers_.push_back({asker, {{function}}});
   }
   object.askers.clear();
   object.unsent.clear();
@@ -182,6 +177,7 @@ void ObjectTable::mark_bad(uint32_t id, Object& object) {
   object.state = State::kBad;
   ++bad_objects_;
   drop_file(object);
+  drop_debug(object);
   give_up(object);
   if (id >= protocol::kFirstFileObject) reader_.hold(object.identity);  // nobody needs to open it again
 }
@@ -192,33 +188,61 @@ void ObjectTable::enqueue(uint32_t id, Object& object) {
   work_.push_back(id);
 }
 
-void ObjectTable::on_object(uint32_t id, protocol::ObjectStatus status, std::span<const std::byte> build_id) {
-  const auto found = objects_.find(id);
+void ObjectTable::on_object(const protocol::ObjectInfo& info) {
+  const auto found = objects_.find(info.object);
   if (found == objects_.end() || !is_with_worker(found->second)) return;
   Object& object = found->second;
-  if (status == protocol::ObjectStatus::kReadable) {
-    if (!build_id.empty() && id >= protocol::kFirstFileObject) object.name = hex(build_id);
+  if (object.debug == Debug::kOffering) {
+    take_word_on_debug(info.object, object, info);
     return;
   }
-  if (id == protocol::kKernelObject) {
+  if (info.status == protocol::ObjectStatus::kReadable) {
+    if (info.object < protocol::kFirstFileObject) return;
+    if (!info.build_id.empty()) object.name = hex(info.build_id);
+    object.has_debug_info = info.has_debug_info;
+    search_debug(info.object, object, info);
+    return;
+  }
+  if (info.object == protocol::kKernelObject) {
     events_.push_back(Error{ErrorKind::kUnsupported, "name kernel functions", "the kernel hides its addresses",
                             "give the daemon CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1"});
   }
-  mark_bad(id, object);
+  mark_bad(info.object, object);
 }
 
 void ObjectTable::on_name(uint32_t id, uint64_t offset, const protocol::Name& name) {
   const auto found = objects_.find(id);
   if (found == objects_.end() || !is_with_worker(found->second)) return;
   Object& object = found->second;
-  const FunctionId function = intern(id, object, name);
+  Frames frames{{intern(id, object, name), intern_place(name.file, name.line)}};
+  for (const protocol::Inlined& call : name.inlined) {
+    if (call.name.empty() || id == protocol::kKernelObject) continue;
+    frames.push_back(
+        {functions_.intern(object.name, protocol::clean_name(call.name)), intern_place(call.file, call.line)});
+  }
   const bool unknown_kernel = id == protocol::kKernelObject && name.kind == protocol::NameKind::kNone;
   if (unknown_kernel) {
     kernel_stale_ = true;  // asked again when kallsyms was read again
-  } else {
-    remember(object, offset, function);
+  } else if (!object.is_jit) {
+    remember(object, offset, frames);  // a JIT may put other code there
   }
-  answer(object, offset, function);
+  answer(object, offset, frames);
+}
+
+uint32_t ObjectTable::intern_place(const std::string& file, uint32_t line) {
+  if (file.empty()) return 0;
+  std::string place = protocol::clean_name(file);
+  if (line > 0) place += ":" + std::to_string(line);
+  if (const auto known = place_index_.find(place); known != place_index_.end()) return known->second;
+  if (places_.size() >= kMaxSourcePlaces) return 0;
+  const auto id = static_cast<uint32_t>(places_.size());
+  places_.push_back(place);
+  place_index_.emplace(std::move(place), id);
+  return id;
+}
+
+std::string_view ObjectTable::place(uint32_t id) const {
+  return id < places_.size() ? std::string_view(places_[id]) : std::string_view();
 }
 
 FunctionId ObjectTable::intern(uint32_t id, const Object& object, const protocol::Name& name) {
@@ -236,18 +260,18 @@ FunctionId ObjectTable::intern(uint32_t id, const Object& object, const protocol
   return functions_.intern(module.empty() ? std::string_view(object.name) : module, clean + "_[k]");
 }
 
-void ObjectTable::remember(Object& object, uint64_t offset, FunctionId function) {
+void ObjectTable::remember(Object& object, uint64_t offset, const Frames& frames) {
   if (cached_names_ >= kMaxCachedNames) {
     for (auto& [id, other] : objects_) other.names.clear();
     cached_names_ = 0;
   }
-  cached_names_ += object.names.emplace(offset, function).second ? 1 : 0;
+  cached_names_ += object.names.emplace(offset, frames).second ? 1 : 0;
 }
 
-void ObjectTable::answer(Object& object, uint64_t offset, FunctionId function) {
+void ObjectTable::answer(Object& object, uint64_t offset, const Frames& frames) {
   const auto asked = object.askers.find(offset);
   if (asked == object.askers.end()) return;
-  for (const Asker& asker : asked->second) answers_.push_back({asker, function});
+  for (const Asker& asker : asked->second) answers_.push_back({asker, frames});
   object.askers.erase(asked);
 }
 
@@ -256,15 +280,17 @@ void ObjectTable::on_death(std::optional<uint32_t> culprit, bool certain) {
   for (auto& [id, object] : objects_) {
     object.unsent.clear();
     for (const auto& [offset, askers] : object.askers) object.unsent.push_back(offset);
+    if (id >= protocol::kFirstFileObject) {
+      drop_debug(object);
+      object.debug = Debug::kUnasked;
+    }
     if (object.state == State::kGiven && id != protocol::kVdsoObject) {
       object.state = State::kAbsent;
       if (id >= protocol::kFirstFileObject) reader_.let_go(object.identity);
     }
   }
   if (const auto found = culprit ? objects_.find(*culprit) : objects_.end(); found != objects_.end()) {
-    Object& object = found->second;
-    object.strikes += certain ? kStrikesOfACrash : kStrikesOfChance;
-    if (object.strikes >= kMaxStrikes) mark_bad(*culprit, object);
+    punish(*culprit, found->second, certain);
   }
   for (auto& [id, object] : objects_) {
     if (object.state == State::kAbsent && object.users > 0 && id != protocol::kKernelObject) fetch(id, object);
@@ -272,6 +298,19 @@ void ObjectTable::on_death(std::optional<uint32_t> culprit, bool certain) {
     if (object.state == State::kAbsent) give_up(object);
     enqueue(id, object);
   }
+}
+
+/// What a file loses that ended a worker: first its debug information, the most of what was read of it, then its names.
+void ObjectTable::punish(uint32_t id, Object& object, bool certain) {
+  object.strikes += certain ? kStrikesOfACrash : kStrikesOfChance;
+  if (object.strikes < kMaxStrikes) return;
+  const bool has_debug = object.has_debug_info && !object.symbols_only;
+  events_.push_back(Error{ErrorKind::kFailed, "read " + object.path, "it ended the process that reads symbols",
+                          has_debug ? "its functions are named by its symbol table alone"
+                                    : "its functions are all called " + object.label});
+  if (!has_debug) return mark_bad(id, object);
+  object.symbols_only = true;
+  object.strikes = kMaxStrikes - 1;  // no more patience than that
 }
 
 void ObjectTable::dispatch() {
@@ -302,18 +341,23 @@ void ObjectTable::send_work() {
     Object& object = found->second;
     object.in_queue = false;
     const bool sent = send_one(id, object);
-    if (object.file || !object.unsent.empty()) enqueue(id, object);
+    const bool may_ask = object.debug == Debug::kSettled && !object.unsent.empty();
+    if (object.file || may_ask || (!object.offered && !object.debug_files.empty())) enqueue(id, object);
     if (!sent) return;
   }
 }
 
 bool ObjectTable::send_one(uint32_t id, Object& object) {
   if (object.state == State::kHere) {
-    if (!worker_.add_object(id, object.file.get())) return false;
+    const auto kind = object.is_jit         ? protocol::FileKind::kJit
+                      : object.symbols_only ? protocol::FileKind::kElfSymbols
+                                            : protocol::FileKind::kElf;
+    if (!worker_.add_object(id, object.file.get(), kind)) return false;
     drop_file(object);
     object.state = State::kGiven;
   }
-  if (object.state != State::kGiven || object.unsent.empty()) return true;
+  if (object.debug == Debug::kOffering) return offer_debug(id, object);
+  if (object.state != State::kGiven || object.unsent.empty() || object.debug != Debug::kSettled) return true;
   const size_t count = std::min(object.unsent.size(), protocol::kMaxOffsets);
   if (!worker_.resolve(id, std::span(object.unsent).last(count))) return false;
   object.unsent.resize(object.unsent.size() - count);
@@ -352,6 +396,7 @@ ObjectTable::Objects::iterator ObjectTable::erase(Objects::iterator at) {
   Object& object = at->second;
   if (object.state == State::kGiven) drops_.push_back(at->first);
   drop_file(object);
+  drop_debug(object);
   cached_names_ -= object.names.size();
   reader_.let_go(object.identity);
   index_.erase(object.identity);

@@ -16,14 +16,28 @@ struct NameRecord {
   NameKind kind{};
   uint16_t name_bytes = 0;
   uint16_t module_bytes = 0;
+  uint16_t file_bytes = 0;
+  uint16_t inlined = 0;
+  uint32_t line = 0;
 };
-static_assert(sizeof(NameRecord) == 16);
+static_assert(sizeof(NameRecord) == 24);
+
+struct InlinedRecord {
+  uint32_t line = 0;
+  uint16_t name_bytes = 0;
+  uint16_t file_bytes = 0;
+};
+static_assert(sizeof(InlinedRecord) == 8);
 
 struct InfoRecord {
   ObjectStatus status{};
   uint32_t build_id_bytes = 0;
+  uint32_t has_debug_info = 0;
+  Wish wish{};
+  uint32_t link_bytes = 0;
+  uint32_t wish_id_bytes = 0;
 };
-static_assert(sizeof(InfoRecord) == 8);
+static_assert(sizeof(InfoRecord) == 24);
 
 struct PlaceRecord {
   uint64_t offset = 0;
@@ -35,7 +49,10 @@ static_assert(sizeof(PlaceRecord) == 16);
 static_assert(sizeof(Header) + sizeof(uint32_t) + kMaxAllocatorPlaces * sizeof(PlaceRecord) <= kMaxMessageBytes);
 
 static_assert(sizeof(Header) + kMaxOffsets * sizeof(uint64_t) <= kMaxMessageBytes);
-static_assert(sizeof(Header) + sizeof(NameRecord) + kMaxNameBytes + kMaxModuleBytes <= kMaxMessageBytes);
+static_assert(sizeof(Header) + sizeof(NameRecord) + kMaxNameBytes + kMaxModuleBytes + kMaxFileBytes +
+                  kMaxInlined * (sizeof(InlinedRecord) + kMaxNameBytes + kMaxFileBytes) <=
+              kMaxMessageBytes);
+static_assert(sizeof(Header) + sizeof(InfoRecord) + 2 * kMaxBuildIdBytes + kMaxLinkBytes <= kMaxMessageBytes);
 
 void append(Bytes& out, const void* data, size_t size) {
   if (size == 0) return;
@@ -79,10 +96,23 @@ std::optional<Header> take_header(Reader& reader) {
 
 std::optional<Reply> parse_info(const Header& header, Reader& reader) {
   const auto record = reader.take<InfoRecord>();
-  if (record.status > ObjectStatus::kHidden || record.build_id_bytes > kMaxBuildIdBytes) return std::nullopt;
+  if (record.status > ObjectStatus::kHidden || record.build_id_bytes > kMaxBuildIdBytes || record.has_debug_info > 1 ||
+      record.wish > Wish::kSupplementary || record.link_bytes > kMaxLinkBytes ||
+      record.wish_id_bytes > kMaxBuildIdBytes) {
+    return std::nullopt;
+  }
   const auto build_id = reader.take_bytes(record.build_id_bytes);
-  if (!reader.finished()) return std::nullopt;
-  return ObjectInfo{header.sequence, header.object, record.status, {build_id.begin(), build_id.end()}};
+  const auto wish_id = reader.take_bytes(record.wish_id_bytes);
+  const auto link = reader.take_string(record.link_bytes);
+  if (!reader.finished() || link.find('\0') != std::string::npos) return std::nullopt;
+  return ObjectInfo{header.sequence,
+                    header.object,
+                    record.status,
+                    {build_id.begin(), build_id.end()},
+                    record.has_debug_info != 0,
+                    record.wish,
+                    link,
+                    {wish_id.begin(), wish_id.end()}};
 }
 
 std::optional<Reply> parse_names(const Header& header, Reader& reader) {
@@ -92,17 +122,29 @@ std::optional<Reply> parse_names(const Header& header, Reader& reader) {
   for (unsigned i = 0; i < header.count; ++i) {
     const auto record = reader.take<NameRecord>();
     if (record.index >= kMaxOffsets || record.kind > NameKind::kUnwindEntry || record.name_bytes > kMaxNameBytes ||
-        record.module_bytes > kMaxModuleBytes) {
+        record.module_bytes > kMaxModuleBytes || record.file_bytes > kMaxFileBytes || record.inlined > kMaxInlined) {
       return std::nullopt;
     }
-    Name name{record.index, record.kind, record.start, {}, {}};
+    Name name{record.index, record.kind, record.start, {}, {}, {}, record.line, {}};
     name.name = reader.take_string(record.name_bytes);
     name.module = reader.take_string(record.module_bytes);
+    name.file = reader.take_string(record.file_bytes);
+    for (unsigned call = 0; call < record.inlined && reader.ok; ++call) {
+      const auto inlined = reader.take<InlinedRecord>();
+      if (inlined.name_bytes > kMaxNameBytes || inlined.file_bytes > kMaxFileBytes) return std::nullopt;
+      const std::string function = reader.take_string(inlined.name_bytes);
+      name.inlined.push_back({function, reader.take_string(inlined.file_bytes), inlined.line});
+    }
     if (!reader.ok) return std::nullopt;
     names.names.push_back(std::move(name));
   }
   if (!reader.finished()) return std::nullopt;
   return names;
+}
+
+/// The end of a path tells more than its beginning.
+std::string_view cut_file(std::string_view file) {
+  return file.size() > kMaxFileBytes ? file.substr(file.size() - kMaxFileBytes) : file;
 }
 
 std::optional<Reply> parse_allocator(const Header& header, Reader& reader) {
@@ -129,6 +171,36 @@ Bytes with_header(Type type, size_t count, uint32_t sequence, uint32_t object) {
   return out;
 }
 
+Bytes encode_name(const Name& name) {
+  const std::string_view function = std::string_view(name.name).substr(0, kMaxNameBytes);
+  const std::string_view module = std::string_view(name.module).substr(0, kMaxModuleBytes);
+  const std::string_view file = cut_file(name.file);
+  const size_t inlined = std::min(name.inlined.size(), kMaxInlined);
+  NameRecord record;
+  record.start = name.start;
+  record.index = name.index;
+  record.kind = name.kind;
+  record.name_bytes = static_cast<uint16_t>(function.size());
+  record.module_bytes = static_cast<uint16_t>(module.size());
+  record.file_bytes = static_cast<uint16_t>(file.size());
+  record.inlined = static_cast<uint16_t>(inlined);
+  record.line = name.line;
+  Bytes out;
+  append(out, &record, sizeof record);
+  append(out, function.data(), function.size());
+  append(out, module.data(), module.size());
+  append(out, file.data(), file.size());
+  for (const Inlined& call : std::span(name.inlined).first(inlined)) {
+    const std::string_view callee = std::string_view(call.name).substr(0, kMaxNameBytes);
+    const std::string_view source = cut_file(call.file);
+    const InlinedRecord head{call.line, static_cast<uint16_t>(callee.size()), static_cast<uint16_t>(source.size())};
+    append(out, &head, sizeof head);
+    append(out, callee.data(), callee.size());
+    append(out, source.data(), source.size());
+  }
+  return out;
+}
+
 /// Length of the well-formed UTF-8 sequence at the front of `text`; 0 where there is none.
 size_t utf8_length(std::string_view text) {
   const auto at = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -149,7 +221,14 @@ size_t utf8_length(std::string_view text) {
 
 Bytes encode(const Request& request) {
   if (const auto* add = std::get_if<AddObject>(&request)) {
-    return with_header(Type::kAddObject, 0, add->sequence, add->object);
+    Bytes out = with_header(Type::kAddObject, 0, add->sequence, add->object);
+    append(out, &add->kind, sizeof add->kind);
+    return out;
+  }
+  if (const auto* debug = std::get_if<AddDebugFile>(&request)) {
+    Bytes out = with_header(Type::kAddDebugFile, 0, debug->sequence, debug->object);
+    append(out, &debug->kind, sizeof debug->kind);
+    return out;
   }
   if (const auto* resolve = std::get_if<Resolve>(&request)) {
     Bytes out = with_header(Type::kResolve, resolve->offsets.size(), resolve->sequence, resolve->object);
@@ -167,9 +246,14 @@ Bytes encode(const Hello&) { return with_header(Type::kHello, 0, 0, 0); }
 Bytes encode(const ObjectInfo& info) {
   Bytes out = with_header(Type::kObjectInfo, 0, info.sequence, info.object);
   const size_t bytes = info.build_id.size() <= kMaxBuildIdBytes ? info.build_id.size() : 0;
-  const InfoRecord record{info.status, static_cast<uint32_t>(bytes)};
+  const size_t wish_bytes = info.wish_id.size() <= kMaxBuildIdBytes ? info.wish_id.size() : 0;
+  const size_t link_bytes = info.link.size() <= kMaxLinkBytes ? info.link.size() : 0;
+  const InfoRecord record{info.status, static_cast<uint32_t>(bytes),      info.has_debug_info ? 1U : 0U,
+                          info.wish,   static_cast<uint32_t>(link_bytes), static_cast<uint32_t>(wish_bytes)};
   append(out, &record, sizeof record);
   append(out, info.build_id.data(), bytes);
+  append(out, info.wish_id.data(), wish_bytes);
+  append(out, info.link.data(), link_bytes);
   return out;
 }
 
@@ -200,15 +284,9 @@ std::vector<Bytes> encode(const Names& names) {
     count = 0;
   };
   for (const Name& name : names.names) {
-    const size_t name_bytes = std::min(name.name.size(), kMaxNameBytes);
-    const size_t module_bytes = std::min(name.module.size(), kMaxModuleBytes);
-    const size_t size = sizeof(NameRecord) + name_bytes + module_bytes;
-    if (count == kMaxOffsets || sizeof(Header) + body.size() + size > kMaxMessageBytes) flush();
-    const NameRecord record{name.start, name.index, name.kind, static_cast<uint16_t>(name_bytes),
-                            static_cast<uint16_t>(module_bytes)};
-    append(body, &record, sizeof record);
-    append(body, name.name.data(), name_bytes);
-    append(body, name.module.data(), module_bytes);
+    const Bytes record = encode_name(name);
+    if (count == kMaxOffsets || sizeof(Header) + body.size() + record.size() > kMaxMessageBytes) flush();
+    append(body, record.data(), record.size());
     ++count;
   }
   flush();
@@ -221,7 +299,13 @@ std::optional<Request> parse_request(std::span<const std::byte> packet) {
   if (!header) return std::nullopt;
   std::optional<Request> request;
   if (header->type == Type::kAddObject && header->count == 0) {
-    request = AddObject{header->sequence, header->object};
+    const auto kind = reader.take<FileKind>();
+    if (kind <= FileKind::kJit) request = AddObject{header->sequence, header->object, kind};
+  } else if (header->type == Type::kAddDebugFile && header->count == 0) {
+    const auto kind = reader.take<FileKind>();
+    if (kind >= FileKind::kDebugFile && kind <= FileKind::kSupplementary) {
+      request = AddDebugFile{header->sequence, header->object, kind};
+    }
   } else if (header->type == Type::kDropObject && header->count == 0) {
     request = DropObject{header->object};
   } else if (header->type == Type::kFindAllocator && header->count == 0) {

@@ -29,6 +29,12 @@ inline constexpr size_t kMaxNameBytes = 1024;
 /// 20 bytes is SHA-1, what linkers write; 64 is the longest that anybody has asked for.
 inline constexpr size_t kMaxBuildIdBytes = 64;
 inline constexpr size_t kMaxModuleBytes = 64;
+/// Longest source path on the wire; a longer one keeps its end.
+inline constexpr size_t kMaxFileBytes = 512;
+/// Calls inlined at one place. With their files they still fit a packet.
+inline constexpr size_t kMaxInlined = 16;
+/// Longest name of a debug file: the kernel's longest path.
+inline constexpr size_t kMaxLinkBytes = 4096;
 /// Allocator functions of one object. The standard has 50 names, most of them aliases; the rest is for the places
 /// where operator new may end.
 inline constexpr size_t kMaxAllocatorPlaces = 256;
@@ -44,12 +50,13 @@ inline constexpr uint32_t kFirstFileObject = 16;
 enum class Type : uint16_t {
   kHello = 1,      ///< worker: is confined and ready to read
   kAddObject,      ///< daemon, with a file: here is object N (an ELF file, or kallsyms for kKernelObject); replaces
-  kObjectInfo,     ///< worker: answer to kAddObject
+  kObjectInfo,     ///< worker: answer to kAddObject and kAddDebugFile
   kResolve,        ///< daemon: which functions are at these offsets of object N?
   kNames,          ///< worker: answer to kResolve, one or more packets, each offset answered exactly once
   kDropObject,     ///< daemon: object N is not needed any more; no answer
   kFindAllocator,  ///< daemon: where are the allocator functions of object N?
   kAllocator,      ///< worker: answer to kFindAllocator
+  kAddDebugFile,   ///< daemon, with a file: what may be the separate debug file of object N
 };
 
 struct Header {
@@ -67,6 +74,19 @@ enum class ObjectStatus : uint32_t {
   kHidden,      ///< kallsyms without addresses
 };
 
+/// What a file is.
+enum class FileKind : uint32_t {
+  kElf,           ///< an ELF file, its debug information too; kallsyms for kKernelObject
+  kElfSymbols,    ///< an ELF file whose debug information is to be left alone: it ended a worker
+  kJit,           ///< a perf map or a jitdump; "offsets" are addresses of the process
+  kDebugFile,     ///< of an object, found by its build-id
+  kLinkedFile,    ///< of an object, found by its debug-link: its checksum must be right
+  kSupplementary  ///< of dwz, for the debug information of an object
+};
+
+/// Which further file would tell more about an object.
+enum class Wish : uint32_t { kNothing, kDebugFile, kSupplementary };
+
 struct Hello {};
 
 struct ObjectInfo {
@@ -74,6 +94,10 @@ struct ObjectInfo {
   uint32_t object = 0;
   ObjectStatus status = ObjectStatus::kUnreadable;
   std::vector<std::byte> build_id;  ///< empty where there is none
+  bool has_debug_info = false;
+  Wish wish = Wish::kNothing;
+  std::string link{};                ///< name of the file wished for as the object gives it; empty where it does not
+  std::vector<std::byte> wish_id{};  ///< its build-id; empty where it is not known
 };
 
 enum class NameKind : uint16_t {
@@ -82,12 +106,22 @@ enum class NameKind : uint16_t {
   kUnwindEntry,  ///< no symbol, but call-frame information says that a function starts at `start`
 };
 
+/// A call that the compiler inlined, with where in its source the address is.
+struct Inlined {
+  std::string name;
+  std::string file;  ///< empty where unknown
+  uint32_t line = 0;
+};
+
 struct Name {
   uint16_t index = 0;  ///< of the offset in the request
   NameKind kind = NameKind::kNone;
   uint64_t start = 0;  ///< virtual address of the function's start in its object
   std::string name;
-  std::string module;  ///< kernel only; empty for the kernel itself
+  std::string module;              ///< kernel only; empty for the kernel itself
+  std::string file{};              ///< of the source; empty where unknown
+  uint32_t line = 0;               ///< 0 where unknown
+  std::vector<Inlined> inlined{};  ///< the calls inlined at the offset, outermost first
 };
 
 struct Names {
@@ -99,6 +133,14 @@ struct Names {
 struct AddObject {
   uint32_t sequence = 0;
   uint32_t object = 0;
+  FileKind kind = FileKind::kElf;  ///< one of the first three
+};
+
+/// Answered with an ObjectInfo: kReadable where it is of use, and what to look for next.
+struct AddDebugFile {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  FileKind kind = FileKind::kDebugFile;  ///< one of the last three
 };
 
 struct Resolve {
@@ -123,7 +165,7 @@ struct Allocator {
   std::vector<AllocatorPlace> places;  ///< each offset once
 };
 
-using Request = std::variant<AddObject, Resolve, DropObject, FindAllocator>;
+using Request = std::variant<AddObject, Resolve, DropObject, FindAllocator, AddDebugFile>;
 using Reply = std::variant<Hello, ObjectInfo, Names, Allocator>;
 using Bytes = std::vector<std::byte>;
 

@@ -114,9 +114,9 @@ bool SymbolWorker::take_reply(const protocol::Reply& reply, Listener& listener) 
     return true;
   }
   const auto& info = std::get<protocol::ObjectInfo>(reply);
-  if (!answers(protocol::Type::kAddObject, info)) return false;
+  if (!answers(protocol::Type::kAddObject, info) && !answers(protocol::Type::kAddDebugFile, info)) return false;
   finish_head();
-  listener.on_object(info.object, info.status, info.build_id);
+  listener.on_object(info);
   return true;
 }
 
@@ -206,9 +206,17 @@ bool SymbolWorker::send(const protocol::Request& request, int file) {
   return protocol::send_packet(worker_->socket.get(), protocol::encode(request), file) == protocol::IoStatus::kDone;
 }
 
-bool SymbolWorker::add_object(uint32_t object, int file) {
+bool SymbolWorker::add_debug_file(uint32_t object, int file, protocol::FileKind kind) {
   const uint32_t sequence = next_sequence_;
-  if (!has_room() || !send(protocol::AddObject{sequence, object}, file)) return false;
+  if (!has_room() || !send(protocol::AddDebugFile{sequence, object, kind}, file)) return false;
+  ++next_sequence_;
+  under_way_.push_back({protocol::Type::kAddDebugFile, sequence, object, clock_.monotonic_ns(), {}, {}});
+  return true;
+}
+
+bool SymbolWorker::add_object(uint32_t object, int file, protocol::FileKind kind) {
+  const uint32_t sequence = next_sequence_;
+  if (!has_room() || !send(protocol::AddObject{sequence, object, kind}, file)) return false;
   ++next_sequence_;
   under_way_.push_back({protocol::Type::kAddObject, sequence, object, clock_.monotonic_ns(), {}, {}});
   return true;

@@ -40,7 +40,8 @@ class SymbolWorker {
   class Listener {
    public:
     virtual ~Listener() = default;
-    virtual void on_object(uint32_t object, protocol::ObjectStatus status, std::span<const std::byte> build_id) = 0;
+    /// The answer to an add_object() or an add_debug_file().
+    virtual void on_object(const protocol::ObjectInfo& info) = 0;
     /// One offset of a resolve(); each is answered exactly once unless the worker dies.
     virtual void on_name(uint32_t object, uint64_t offset, const protocol::Name& name) = 0;
     /// The answer to a find_allocator().
@@ -67,7 +68,8 @@ class SymbolWorker {
   [[nodiscard]] std::vector<Error> take_events();
 
   /// These send without blocking; false where it was not possible now (nothing happened, try after a dispatch()).
-  bool add_object(uint32_t object, int file);
+  bool add_object(uint32_t object, int file, protocol::FileKind kind = protocol::FileKind::kElf);
+  bool add_debug_file(uint32_t object, int file, protocol::FileKind kind);
   bool resolve(uint32_t object, std::span<const uint64_t> offsets);  ///< 1 … kMaxOffsets of them
   bool find_allocator(uint32_t object);
   bool drop_object(uint32_t object);

@@ -165,6 +165,9 @@ type Watch (
 type Stack (
   # root first
   frames: []string,
+  # where in the source each frame was once, `/src/dict.c:512`; empty for a frame without debug information, and left out
+  # where no frame has any
+  places: ?[]string,
   value: int,
   # value per step, oldest first, where a series was asked for
   series: ?[]int

@@ -166,6 +166,10 @@ void write_stack_row(JsonWriter& json, const StacksReport::Row& row, bool series
   json.begin_object();
   json.key("frames");
   write_strings(json, row.frames);
+  if (!row.places.empty()) {
+    json.key("places");
+    write_strings(json, row.places);
+  }
   json.member("value", row.value);
   if (series) {
     json.key("series");

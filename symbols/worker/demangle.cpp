@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "symbols/worker/elf_object.h"
+#include "symbols/worker/rust_v0.h"
 
 namespace stackwatch {
 namespace {
@@ -74,6 +75,7 @@ std::string unescape_rust(std::string_view path) {
 }  // namespace
 
 std::string demangle(const std::string& symbol) {
+  if (symbol.starts_with("_R") && symbol.size() < kMaxRawNameBytes) return demangle_rust_v0(symbol).value_or(symbol);
   if (!symbol.starts_with("_Z") || symbol.size() >= kMaxRawNameBytes) return symbol;
   const bool rust = has_rust_hash(symbol);
   const std::string mangled = rust ? symbol.substr(0, symbol.find(".llvm.")) : symbol;

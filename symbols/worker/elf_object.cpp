@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "symbols/protocol.h"
+#include "symbols/worker/debug_links.h"
 #include "symbols/worker/file_reader.h"
 
 namespace stackwatch {
@@ -85,60 +86,89 @@ void ElfObject::read_build_id(Handle& elf) {
   if (::elf_getphdrnum(elf.elf, &count) != 0) return;
   for (size_t i = 0; i < std::min(count, kMaxProgramHeaders); ++i) {
     GElf_Phdr segment;
-    if (::gelf_getphdr(elf.elf, static_cast<int>(i), &segment) == nullptr || segment.p_type != PT_NOTE ||
-        segment.p_filesz > kMaxNoteBytes || segment.p_offset > file_bytes_) {
+    if (::gelf_getphdr(elf.elf, static_cast<int>(i), &segment) == nullptr || segment.p_type != PT_NOTE) continue;
+    if (take_build_id(elf, segment.p_offset, segment.p_filesz, segment.p_align)) return;
+  }
+  if (count > 0) return;
+  // Files that are not to be run have sections alone: what dwz makes.
+  for (Elf_Scn* section = nullptr; (section = ::elf_nextscn(elf.elf, section)) != nullptr;) {
+    GElf_Shdr header;
+    if (::gelf_getshdr(section, &header) == nullptr || header.sh_type != SHT_NOTE) continue;
+    if (take_build_id(elf, header.sh_offset, header.sh_size, header.sh_addralign)) return;
+  }
+}
+
+/// True where these notes have one.
+bool ElfObject::take_build_id(Handle& elf, uint64_t offset, uint64_t bytes, uint64_t align) {
+  if (bytes > kMaxNoteBytes || offset > file_bytes_) return false;
+  Elf_Data* const data =
+      ::elf_getdata_rawchunk(elf.elf, static_cast<int64_t>(offset), bytes, align == 8 ? ELF_T_NHDR8 : ELF_T_NHDR);
+  if (data == nullptr) return false;
+  GElf_Nhdr note;
+  size_t name = 0;
+  size_t content = 0;
+  for (size_t at = 0; (at = ::gelf_getnote(data, at, &note, &name, &content)) > 0;) {
+    if (note.n_type != NT_GNU_BUILD_ID || note.n_namesz != sizeof "GNU" || note.n_descsz == 0 ||
+        note.n_descsz > protocol::kMaxBuildIdBytes || std::memcmp(static_cast<char*>(data->d_buf) + name, "GNU", 4)) {
       continue;
     }
-    Elf_Data* const data = ::elf_getdata_rawchunk(elf.elf, static_cast<int64_t>(segment.p_offset), segment.p_filesz,
-                                                  segment.p_align == 8 ? ELF_T_NHDR8 : ELF_T_NHDR);
-    if (data == nullptr) continue;
-    GElf_Nhdr note;
-    size_t name = 0;
-    size_t content = 0;
-    for (size_t at = 0; (at = ::gelf_getnote(data, at, &note, &name, &content)) > 0;) {
-      if (note.n_type != NT_GNU_BUILD_ID || note.n_namesz != sizeof "GNU" || note.n_descsz == 0 ||
-          note.n_descsz > protocol::kMaxBuildIdBytes || std::memcmp(static_cast<char*>(data->d_buf) + name, "GNU", 4)) {
-        continue;
-      }
-      const auto* const bytes = static_cast<const std::byte*>(data->d_buf) + content;
-      build_id_.assign(bytes, bytes + note.n_descsz);
-      return;
-    }
+    const auto* const id = static_cast<const std::byte*>(data->d_buf) + content;
+    build_id_.assign(id, id + note.n_descsz);
+    return true;
   }
+  return false;
 }
 
 void ElfObject::load() {
   loaded_ = true;
-  Handle elf(file_.get());
-  if (elf.elf != nullptr) read_symbols(elf);
+  read_symbols(file_.get(), kStatic, true);
+  if (debug_file_ >= 0) read_symbols(debug_file_, kDebugFile, false);
+  // What was stripped is in one of the three places, not in two.
+  if (strings_[kStatic].bytes == 0 && strings_[kDebugFile].bytes == 0) {
+    mini_ = unpack_mini_debug_info(file_.get());
+    struct stat info {};
+    if (mini_ && ::fstat(mini_.get(), &info) == 0) mini_bytes_ = static_cast<size_t>(info.st_size);
+    if (mini_) read_symbols(mini_.get(), kMini, false);
+  }
   settle_symbols();
   if (frame_header_) unwind_.load(file_.get(), *frame_header_, wide_);
 }
 
-void ElfObject::read_symbols(Handle& elf) {
+void ElfObject::use_symbols_of(int debug_file) {
+  if (debug_file_ == debug_file) return;
+  unload();
+  debug_file_ = debug_file;
+}
+
+void ElfObject::read_symbols(int file, Table static_table, bool with_dynamic) {
+  Handle elf(file);
+  if (elf.elf == nullptr) return;
   for (Elf_Scn* section = nullptr; (section = ::elf_nextscn(elf.elf, section)) != nullptr;) {
     GElf_Shdr header;
     if (::gelf_getshdr(section, &header) == nullptr) continue;
-    if (header.sh_type == SHT_SYMTAB) read_table(elf, section, false);
-    if (header.sh_type == SHT_DYNSYM) read_table(elf, section, true);
+    if (header.sh_type == SHT_SYMTAB) read_table(elf, section, file, static_table);
+    if (header.sh_type == SHT_DYNSYM && with_dynamic) read_table(elf, section, file, kDynamic);
   }
 }
 
-void ElfObject::read_table(Handle& elf, void* section, bool dynamic) {
-  StringTable& strings = strings_[dynamic ? 1 : 0];
+void ElfObject::read_table(Handle& elf, void* section, int file, Table into) {
+  StringTable& strings = strings_[into];
   GElf_Shdr header;
   GElf_Shdr string_header;
+  struct stat info {};
   auto* const table = static_cast<Elf_Scn*>(section);
   // Only the first table of a kind: a name is an offset in one string table of its kind.
-  if (strings.bytes != 0 || ::gelf_getshdr(table, &header) == nullptr || header.sh_entsize == 0 ||
-      (header.sh_flags & SHF_COMPRESSED) != 0 || header.sh_size > kMaxSymbols * sizeof(Elf64_Sym) ||
+  if (strings.bytes != 0 || ::fstat(file, &info) != 0 || ::gelf_getshdr(table, &header) == nullptr ||
+      header.sh_entsize == 0 || (header.sh_flags & SHF_COMPRESSED) != 0 ||
+      header.sh_size > kMaxSymbols * sizeof(Elf64_Sym) ||
       ::gelf_getshdr(::elf_getscn(elf.elf, header.sh_link), &string_header) == nullptr ||
-      string_header.sh_type != SHT_STRTAB || string_header.sh_offset >= file_bytes_) {
+      string_header.sh_type != SHT_STRTAB || string_header.sh_offset >= static_cast<uint64_t>(info.st_size)) {
     return;
   }
+  const uint64_t rest = static_cast<uint64_t>(info.st_size) - string_header.sh_offset;
   Elf_Data* const data = ::elf_getdata(table, nullptr);
   if (data == nullptr || data->d_size / header.sh_entsize > kMaxSymbols) return;
-  strings = {string_header.sh_offset, std::min<uint64_t>(string_header.sh_size, file_bytes_ - string_header.sh_offset)};
+  strings = {file, string_header.sh_offset, std::min<uint64_t>(string_header.sh_size, rest)};
   const int count = static_cast<int>(data->d_size / header.sh_entsize);
   for (int i = 1; i < count; ++i) {
     GElf_Sym raw;
@@ -153,7 +183,7 @@ void ElfObject::read_table(Handle& elf, void* section, bool dynamic) {
     symbol.address = raw.st_value;
     symbol.size = static_cast<uint32_t>(std::min<uint64_t>(raw.st_size, std::numeric_limits<uint32_t>::max()));
     symbol.name = raw.st_name & 0x0fffffffU;
-    symbol.dynamic = dynamic;
+    symbol.table = into & 3U;
     symbol.no_type = type == STT_NOTYPE;
     symbol.local = GELF_ST_BIND(raw.st_info) == STB_LOCAL;
     symbols_.push_back(symbol);
@@ -162,8 +192,8 @@ void ElfObject::read_table(Handle& elf, void* section, bool dynamic) {
 
 void ElfObject::settle_symbols() {
   std::sort(symbols_.begin(), symbols_.end(), [](const Symbol& a, const Symbol& b) {
-    return std::tuple(a.address, a.no_type, b.size, a.local, a.dynamic, a.name) <
-           std::tuple(b.address, b.no_type, a.size, b.local, b.dynamic, b.name);
+    return std::tuple(a.address, a.no_type, b.size, a.local, a.table, a.name) <
+           std::tuple(b.address, b.no_type, a.size, b.local, b.table, b.name);
   });
   // Labels inside of functions would only be in the way of finding the function.
   uint64_t covered = 0;
@@ -239,11 +269,11 @@ std::string ElfObject::best_name(const Symbol& symbol) const {
 }
 
 std::string ElfObject::read_name(const Symbol& symbol) const {
-  const StringTable& strings = strings_[symbol.dynamic];
+  const StringTable& strings = strings_[symbol.table];
   // Most names fit a short read; a page is only read where they don't.
   for (size_t room : {size_t{128}, kMaxRawNameBytes}) {
     std::string name(std::min<uint64_t>(room, strings.bytes - symbol.name), '\0');
-    name.resize(read_at(file_.get(), strings.offset + symbol.name, name.data(), name.size()));
+    name.resize(read_at(strings.file, strings.offset + symbol.name, name.data(), name.size()));
     const size_t end = name.find('\0');
     if (end != std::string::npos || name.size() == kMaxRawNameBytes) return name.substr(0, end);
   }
@@ -255,11 +285,13 @@ std::optional<UnwindRange> ElfObject::range_of(uint64_t vaddr) {
   return unwind_.find(file_.get(), segments_, vaddr);
 }
 
-size_t ElfObject::table_bytes() const { return symbols_.capacity() * sizeof(Symbol) + unwind_.bytes(); }
+size_t ElfObject::table_bytes() const { return symbols_.capacity() * sizeof(Symbol) + unwind_.bytes() + mini_bytes_; }
 
 void ElfObject::unload() {
   symbols_ = std::vector<Symbol>();  // "= {}" would keep the memory
-  strings_[0] = strings_[1] = {};
+  std::ranges::fill(strings_, StringTable{});
+  mini_.reset();
+  mini_bytes_ = 0;
   unwind_.clear();
   loaded_ = false;
 }

@@ -56,6 +56,11 @@ class ElfObject {
   /// The code of the function (or of the part of one that was laid out apart) at an address, where call-frame
   /// information tells.
   [[nodiscard]] std::optional<UnwindRange> range_of(uint64_t vaddr);
+  /// Where an offset of the file is in memory, as the object's own addresses go; nothing where no code is.
+  [[nodiscard]] std::optional<uint64_t> vaddr_of(uint64_t file_offset) const;
+  /// Also takes symbols from this file, the separate debug file of the same object; -1: none. It stays the caller's and
+  /// open while the object is in use.
+  void use_symbols_of(int debug_file);
   /// For the other readers of the same file.
   [[nodiscard]] int file() const { return file_.get(); }
   [[nodiscard]] uint64_t file_bytes() const { return file_bytes_; }
@@ -69,13 +74,16 @@ class ElfObject {
   struct Symbol {
     uint64_t address = 0;
     uint32_t size = 0;
-    uint32_t name : 28 = 0;    ///< offset in the string table
-    uint32_t dynamic : 1 = 0;  ///< of which table: .dynsym or .symtab
+    uint32_t name : 28 = 0;  ///< offset in the string table
+    uint32_t table : 2 = 0;  ///< a Table
     uint32_t no_type : 1 = 0;
     uint32_t local : 1 = 0;
   };
   static_assert(sizeof(Symbol) == 16);
+  /// Where symbols come from, the preferred first.
+  enum Table : uint8_t { kStatic, kDebugFile, kMini, kDynamic, kTables };
   struct StringTable {
+    int file = -1;
     uint64_t offset = 0;
     uint64_t bytes = 0;
   };
@@ -84,12 +92,12 @@ class ElfObject {
   explicit ElfObject(UniqueFd file) : file_(std::move(file)) {}
   bool read_headers(Handle& elf);
   void read_build_id(Handle& elf);
+  [[nodiscard]] bool take_build_id(Handle& elf, uint64_t offset, uint64_t bytes, uint64_t align);
   void load();
-  void read_symbols(Handle& elf);
-  void read_table(Handle& elf, void* section, bool dynamic);
+  void read_symbols(int file, Table static_table, bool with_dynamic);
+  void read_table(Handle& elf, void* section, int file, Table into);
   void settle_symbols();
   [[nodiscard]] bool is_code(uint64_t vaddr) const;
-  [[nodiscard]] std::optional<uint64_t> vaddr_of(uint64_t file_offset) const;
   [[nodiscard]] const Symbol* find_symbol(uint64_t vaddr, const std::optional<UnwindRange>& range) const;
   [[nodiscard]] std::string best_name(const Symbol& symbol) const;
   [[nodiscard]] std::string read_name(const Symbol& symbol) const;
@@ -101,7 +109,10 @@ class ElfObject {
   std::optional<LoadedSegment> frame_header_;  ///< PT_GNU_EH_FRAME
   bool wide_ = true;                           ///< 64-bit addresses
   bool loaded_ = false;
-  StringTable strings_[2];  ///< of .symtab, of .dynsym
+  int debug_file_ = -1;
+  UniqueFd mini_;  ///< MiniDebugInfo, unpacked
+  size_t mini_bytes_ = 0;
+  StringTable strings_[kTables];
   std::vector<Symbol> symbols_;
   UnwindIndex unwind_;
 };

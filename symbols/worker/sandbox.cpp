@@ -65,12 +65,13 @@ Result<void> enter_sandbox() {
   if (auto dropped = drop_capabilities(); !dropped) return dropped;
   limit(RLIMIT_NOFILE, kWorkerOpenFiles);
   limit(RLIMIT_CORE, 0);
-  limit(RLIMIT_FSIZE, 1 << 20);  // the copy of the vDSO is the only thing it ever writes
+  limit(RLIMIT_FSIZE, kWorkerFileBytes);
   if (!kHugeShadowMemory) limit(RLIMIT_AS, kWorkerAddressSpaceBytes);
   // After the change of user, which resets both.
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  return {};
+  if (kHugeShadowMemory) return {};
+  return filter_system_calls();
 }
 
 }  // namespace stackwatch

@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -12,7 +13,6 @@
 #include <utility>
 
 #include "symbols/worker/allocator_search.h"
-#include "symbols/worker/demangle.h"
 
 namespace stackwatch {
 namespace {
@@ -31,6 +31,13 @@ UniqueFd copy_vdso() {
   return file;
 }
 
+/// SIGPROF after so much CPU time, which nobody catches; 0: never.
+void limit_cpu_time(int seconds) {
+  itimerval timer{};
+  timer.it_value.tv_sec = seconds;
+  ::setitimer(ITIMER_PROF, &timer, nullptr);
+}
+
 }  // namespace
 
 bool SymbolServer::serve(int socket) {
@@ -41,8 +48,11 @@ bool SymbolServer::serve(int socket) {
     if (received.status != protocol::IoStatus::kDone) return false;
     const auto request = protocol::parse_request(received.packet);
     if (!request) return false;
+    limit_cpu_time(kMaxAnswerCpuS);
     if (!answer(socket, *request, std::move(received.file))) return true;
     forget_old_tables();
+    forget_old_debug(0);
+    limit_cpu_time(0);
   }
 }
 
@@ -59,6 +69,9 @@ bool SymbolServer::answer(int socket, const protocol::Request& request, UniqueFd
     }
     return true;
   }
+  if (const auto* debug = std::get_if<protocol::AddDebugFile>(&request)) {
+    return send(protocol::encode(add_debug_file(*debug, std::move(file))));
+  }
   if (const auto* find = std::get_if<protocol::FindAllocator>(&request)) {
     return send(protocol::encode(find_allocator(*find)));
   }
@@ -69,47 +82,72 @@ bool SymbolServer::answer(int socket, const protocol::Request& request, UniqueFd
 protocol::ObjectInfo SymbolServer::add(const protocol::AddObject& request, UniqueFd file) {
   if (request.object != protocol::kKernelObject) return add_file(request, std::move(file));
   const bool visible = kernel_.load(file.get());
-  return {request.sequence,
-          request.object,
-          visible ? protocol::ObjectStatus::kReadable : protocol::ObjectStatus::kHidden,
-          {}};
+  protocol::ObjectInfo info;
+  info.sequence = request.sequence;
+  info.object = request.object;
+  info.status = visible ? protocol::ObjectStatus::kReadable : protocol::ObjectStatus::kHidden;
+  return info;
 }
 
 protocol::ObjectInfo SymbolServer::add_file(const protocol::AddObject& request, UniqueFd file) {
-  protocol::ObjectInfo info{request.sequence, request.object, protocol::ObjectStatus::kUnreadable, {}};
+  protocol::ObjectInfo info;
+  info.sequence = request.sequence;
+  info.object = request.object;
   objects_.erase(request.object);
-  if (objects_.size() >= kMaxServedObjects) return info;
-  auto object = ElfObject::open(std::move(file));
-  if (!object) return info;
+  if (objects_.size() >= kMaxServedObjects || !file) return info;
+  Served served;
+  served.last_use = ++uses_;
+  if (request.kind == protocol::FileKind::kJit) {
+    served.jit = std::make_unique<JitSymbols>(std::move(file));
+  } else {
+    auto object = NamedObject::open(std::move(file), request.kind == protocol::FileKind::kElf);
+    if (!object) return info;
+    (*object)->describe(info);
+    served.object = std::move(*object);
+  }
   info.status = protocol::ObjectStatus::kReadable;
-  info.build_id = (*object)->build_id();
-  objects_[request.object] = {std::move(*object), ++uses_};
+  objects_[request.object] = std::move(served);
+  return info;
+}
+
+protocol::ObjectInfo SymbolServer::add_debug_file(const protocol::AddDebugFile& request, UniqueFd file) {
+  protocol::ObjectInfo info;
+  info.sequence = request.sequence;
+  info.object = request.object;
+  Served* const served = find_object(request.object);
+  if (served == nullptr || !served->object || !served->object->use(request.kind, std::move(file))) return info;
+  info.status = protocol::ObjectStatus::kReadable;
+  served->object->describe(info);
   return info;
 }
 
 protocol::Allocator SymbolServer::find_allocator(const protocol::FindAllocator& request) {
   protocol::Allocator answer{request.sequence, request.object, false, {}};
-  ElfObject* const object = find_object(request.object);
-  if (object == nullptr) return answer;
+  Served* const served = find_object(request.object);
+  if (served == nullptr || !served->object) return answer;
   try {
-    FoundAllocator found = stackwatch::find_allocator(*object);
+    FoundAllocator found = stackwatch::find_allocator(served->object->elf());
     answer.uncounted_new = found.uncounted_new;
     answer.places = std::move(found.places);
   } catch (const std::bad_alloc&) {
-    object->unload();  // tables beyond what the worker may use: it has no allocator that we know of
+    served->unload();  // tables beyond what the worker may use: it has no allocator that we know of
   }
   return answer;
 }
 
 protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {
   protocol::Names answer{request.sequence, request.object, {}};
+  if (Served* const served = find_object(request.object); served != nullptr && served->jit) served->jit->refresh();
   for (size_t i = 0; i < request.offsets.size(); ++i) {
     protocol::Name name;
     try {
       name = resolve_one(request.object, request.offsets[i]);
     } catch (const std::bad_alloc&) {
       // One object's tables do not fit beside the others': start over with none. It costs its names this once.
-      for (auto& [id, served] : objects_) served.object->unload();
+      for (auto& [id, other] : objects_) {
+        other.unload();
+        if (other.object) other.object->unload_debug();
+      }
       name = {};
     }
     name.index = static_cast<uint16_t>(i);
@@ -119,51 +157,78 @@ protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {
 }
 
 protocol::Name SymbolServer::resolve_one(uint32_t id, uint64_t offset) {
-  protocol::Name name;
-  if (id == protocol::kKernelObject) {
-    if (const auto found = kernel_.find(offset)) {
-      name.kind = protocol::NameKind::kSymbol;
-      name.start = found->start;
-      name.name = found->name;
-      name.module = found->module;
-    }
-    return name;
+  if (id == protocol::kKernelObject) return resolve_kernel(offset);
+  Served* const served = find_object(id);
+  if (served == nullptr) return {};
+  if (served->object) {
+    if (const uint64_t bytes = served->object->debug_bytes_to_load(); bytes > 0) forget_old_debug(bytes);
+    return served->object->find(offset);
   }
-  ElfObject* const object = find_object(id);
-  if (object == nullptr) return name;
-  if (const auto found = object->find(offset)) {
-    name.kind = found->name.empty() ? protocol::NameKind::kUnwindEntry : protocol::NameKind::kSymbol;
+  protocol::Name name;
+  if (auto found = served->jit->find(offset)) {
+    name.kind = protocol::NameKind::kSymbol;
     name.start = found->start;
-    name.name = protocol::clean_name(demangle(found->name));
+    name.name = protocol::clean_name(found->name);
   }
   return name;
 }
 
-ElfObject* SymbolServer::find_object(uint32_t id) {
+protocol::Name SymbolServer::resolve_kernel(uint64_t address) {
+  protocol::Name name;
+  if (const auto found = kernel_.find(address)) {
+    name.kind = protocol::NameKind::kSymbol;
+    name.start = found->start;
+    name.name = found->name;
+    name.module = found->module;
+  }
+  return name;
+}
+
+SymbolServer::Served* SymbolServer::find_object(uint32_t id) {
   auto served = objects_.find(id);
   if (served == objects_.end() && id == protocol::kVdsoObject) {
-    auto vdso = ElfObject::open(copy_vdso());
+    auto vdso = NamedObject::open(copy_vdso());
     if (!vdso) return nullptr;
-    served = objects_.emplace(id, Served{std::move(*vdso), 0}).first;
+    served = objects_.emplace(id, Served{std::move(*vdso), nullptr, 0}).first;
   }
   if (served == objects_.end()) return nullptr;
   served->second.last_use = ++uses_;
-  return served->second.object.get();
+  return &served->second;
 }
 
 void SymbolServer::forget_old_tables() {
   size_t total = 0;
-  for (const auto& [id, served] : objects_) total += served.object->table_bytes();
+  for (const auto& [id, served] : objects_) total += served.table_bytes();
   bool trimmed = false;
   while (total > kMaxTableBytes) {
     Served* oldest = nullptr;
     for (auto& [id, served] : objects_) {
-      if (served.object->table_bytes() > 0 && (oldest == nullptr || served.last_use < oldest->last_use)) {
+      if (served.table_bytes() > 0 && (oldest == nullptr || served.last_use < oldest->last_use)) {
         oldest = &served;
       }
     }
-    total -= oldest->object->table_bytes();
-    oldest->object->unload();
+    total -= oldest->table_bytes();
+    oldest->unload();
+    trimmed = true;
+  }
+  if (trimmed) ::malloc_trim(0);
+}
+
+/// Closes the debug information used longest ago until this much more may be loaded.
+void SymbolServer::forget_old_debug(size_t room) {
+  size_t total = 0;
+  for (const auto& [id, served] : objects_) total += served.object ? served.object->debug_bytes() : 0;
+  bool trimmed = false;
+  while (total > 0 && total + room > kMaxDebugTotal) {
+    Served* oldest = nullptr;
+    for (auto& [id, served] : objects_) {
+      if (served.object && served.object->debug_bytes() > 0 &&
+          (oldest == nullptr || served.last_use < oldest->last_use)) {
+        oldest = &served;
+      }
+    }
+    total -= oldest->object->debug_bytes();
+    oldest->object->unload_debug();
     trimmed = true;
   }
   if (trimmed) ::malloc_trim(0);

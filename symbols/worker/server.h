@@ -9,8 +9,9 @@
 
 #include "core/unique_fd.h"
 #include "symbols/protocol.h"
-#include "symbols/worker/elf_object.h"
+#include "symbols/worker/jit_symbols.h"
 #include "symbols/worker/kernel_symbols.h"
+#include "symbols/worker/named_object.h"
 
 namespace stackwatch {
 
@@ -23,23 +24,37 @@ class SymbolServer {
   /// As many as the daemon may know at a time (kMaxObjects in symbols/object_table.h).
   static constexpr size_t kMaxServedObjects = 1024;
 
+  /// Debug information of all objects together, likewise: sections, and what was made of the units read. More than the
+  /// sections of one object may have (kMaxDebugBytes).
+  static constexpr size_t kMaxDebugTotal = 256U << 20;
+  /// CPU time for one answer; a file made to take forever ends the worker, and is known by that. Less than the time
+  /// after which the daemon kills it (kRequestTimeoutNs in symbols/symbol_worker.h), which could also be a slow disk's
+  /// fault.
+  static constexpr int kMaxAnswerCpuS = 6;
+
   /// Answers requests until the other side is gone. False where it sent something that is not a request.
   bool serve(int socket);
 
  private:
   struct Served {
-    std::unique_ptr<ElfObject> object;
+    std::unique_ptr<NamedObject> object;  ///< this or the other
+    std::unique_ptr<JitSymbols> jit;
     uint64_t last_use = 0;
+    [[nodiscard]] size_t table_bytes() const { return object ? object->table_bytes() : jit->table_bytes(); }
+    void unload() { object ? object->unload() : jit->unload(); }
   };
 
   [[nodiscard]] protocol::ObjectInfo add(const protocol::AddObject& request, UniqueFd file);
   [[nodiscard]] protocol::ObjectInfo add_file(const protocol::AddObject& request, UniqueFd file);
+  [[nodiscard]] protocol::ObjectInfo add_debug_file(const protocol::AddDebugFile& request, UniqueFd file);
   [[nodiscard]] protocol::Allocator find_allocator(const protocol::FindAllocator& request);
   [[nodiscard]] protocol::Names resolve(const protocol::Resolve& request);
   [[nodiscard]] protocol::Name resolve_one(uint32_t object, uint64_t offset);
-  [[nodiscard]] ElfObject* find_object(uint32_t object);
+  [[nodiscard]] protocol::Name resolve_kernel(uint64_t address);
+  [[nodiscard]] Served* find_object(uint32_t object);
   [[nodiscard]] bool answer(int socket, const protocol::Request& request, UniqueFd file);
   void forget_old_tables();
+  void forget_old_debug(size_t room);
 
   KernelSymbols kernel_;
   std::map<uint32_t, Served> objects_;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <algorithm>
 
 #include <filesystem>
 #include <fstream>
@@ -161,7 +162,39 @@ TEST_F(NamerTest, ObjectThatEndsTheWorkerIsNotGivenToTheNext) {
   EXPECT_THAT(added, ::testing::Not(::testing::Contains(culprit)));
   EXPECT_EQ(namer->stats().bad_objects, 1U);
   EXPECT_EQ(namer->stats().worker_deaths, 1U);
-  EXPECT_THAT(namer->take_events(), SizeIs(1));
+  EXPECT_THAT(namer->take_events(), SizeIs(2));  // the death, and what it cost whom
+}
+
+TEST_F(NamerTest, DebugInformationThatEndsTheWorkerIsLeftAloneBeforeTheNames) {
+  const auto namer = make();
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{1}, user_stack({here()})));
+  std::vector<protocol::FileKind> kinds;
+  bool ended = false;
+  ASSERT_TRUE(wait_until(*namer, [&] {
+    while (auto request = workers.next()) {
+      if (const auto* add = std::get_if<protocol::AddObject>(&request->first)) {
+        kinds.push_back(add->kind);
+        workers.say(protocol::encode(protocol::ObjectInfo{
+            add->sequence, add->object, protocol::ObjectStatus::kReadable, {}, true, protocol::Wish::kNothing}));
+      } else if (std::holds_alternative<protocol::Resolve>(request->first) && !ended) {
+        ended = true;
+        workers.socket.reset();
+        break;
+      } else if (const auto* resolve = std::get_if<protocol::Resolve>(&request->first)) {
+        protocol::Names names{resolve->sequence, resolve->object, {}};
+        for (size_t i = 0; i < resolve->offsets.size(); ++i) {
+          names.names.push_back({static_cast<uint16_t>(i), protocol::NameKind::kSymbol, 0, "by symbol", ""});
+        }
+        for (const auto& packet : protocol::encode(names)) workers.say(packet);
+      }
+    }
+    return namer->pending() == 0;
+  }));
+  EXPECT_EQ(std::ranges::count(kinds, protocol::FileKind::kElfSymbols), 1);
+  EXPECT_EQ(namer->stats().bad_objects, 0U);
+  const auto named = namer->take_named();
+  ASSERT_THAT(named, SizeIs(1));
+  EXPECT_EQ(functions[named[0].frames.at(0)].name, "by symbol");
 }
 
 TEST_F(NamerTest, ObjectThatEndedTheWorkerIsRememberedWhenItComesBack) {

@@ -20,7 +20,8 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 struct Recorder final : SymbolWorker::Listener {
-  void on_object(uint32_t object, protocol::ObjectStatus, std::span<const std::byte>) override {
+  void on_object(const protocol::ObjectInfo& info) override {
+    const uint32_t object = info.object;
     objects.push_back(object);
   }
   void on_name(uint32_t, uint64_t offset, const protocol::Name& name) override {

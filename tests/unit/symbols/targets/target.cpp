@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "tell.h"
+
 // A routine as assemblers write them who do not care: no type, no size, no call-frame information.
 asm(".text\n.globl bare_label\nbare_label:\n nop\n nop\n ret\n.p2align 4\n");
 extern "C" void bare_label();
@@ -22,20 +24,6 @@ struct Widget {
 }  // namespace shapes
 
 [[gnu::noinline]] static int local_function(int value) { return value * 13 + 5; }
-
-static void tell(const char* name, uint64_t address) {
-  FILE* const maps = std::fopen("/proc/self/maps", "r");
-  char line[4352];
-  while (maps != nullptr && std::fgets(line, sizeof line, maps) != nullptr) {
-    unsigned long start = 0;
-    unsigned long end = 0;
-    unsigned long offset = 0;
-    if (std::sscanf(line, "%lx-%lx %*s %lx", &start, &end, &offset) == 3 && address >= start && address < end) {
-      std::printf("%s %lx %lx\n", name, offset + (address - start), address);
-    }
-  }
-  if (maps != nullptr) std::fclose(maps);
-}
 
 int main(int argc, char**) {
   shapes::Widget widget;
