@@ -250,7 +250,8 @@ TEST(ZshCompletion, DescribesEveryOptionOfEveryVerb) {
   const std::string load = "STACKWATCH_PROGRAM='" + std::string(STACKWATCH_PROGRAM) + "'; source '" +
                            STACKWATCH_SOURCE_DIR + "/cli/completion/_stackwatch'; ";
   for (const std::string& verb : verbs_below()) {
-    const Finished result = run({"-f", "-c", load + "_stackwatch_specs " + verb}, "/bin/zsh");
+    // By the name that run() gives it, it would take itself for another shell.
+    const Finished result = run({"--emulate", "zsh", "-f", "-c", load + "_stackwatch_specs " + verb}, "/bin/zsh");
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.err, "");
     // (names that exclude each other)NAME[description]:value:action
