@@ -51,6 +51,8 @@ dpkg-deb --root-owner-group -b "$work/newer" "$test_dir/newer.deb" >/dev/null
 
 # On a developer's machine services of packages may be kept from starting.
 rm -f "$root/usr/sbin/policy-rc.d"
+# Minutes of manual pages with each dpkg.
+rm -f "$root/var/lib/man-db/auto-update"
 # A journal of its own, an identity of its own, and nothing that is enabled on this machine.
 rm -rf "$root"/var/log/journal "$root"/var/lib/stackwatch "$root"/etc/stackwatch
 printf '' >"$root/etc/machine-id"

@@ -25,7 +25,7 @@ struct Finished {
 class Program {
  public:
   /// `stdout_fd` -1: read by finish().
-  explicit Program(std::vector<std::string> arguments, int stdout_fd = -1) {
+  explicit Program(std::vector<std::string> arguments, int stdout_fd = -1, const char* program = STACKWATCH_PROGRAM) {
     int out[2];
     int err[2];
     EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
@@ -38,7 +38,7 @@ class Program {
     if (pid_ == 0) {
       dup2(stdout_fd >= 0 ? stdout_fd : out[1], STDOUT_FILENO);
       dup2(err[1], STDERR_FILENO);
-      execv(STACKWATCH_PROGRAM, argv.data());
+      execv(program, argv.data());
       _exit(127);
     }
     close(out[1]);
@@ -87,7 +87,9 @@ class Program {
   UniqueFd err_;
 };
 
-inline Finished run(std::vector<std::string> arguments) { return Program(std::move(arguments)).finish(); }
+inline Finished run(std::vector<std::string> arguments, const char* program = STACKWATCH_PROGRAM) {
+  return Program(std::move(arguments), -1, program).finish();
+}
 
 inline void expect_one_line_error(const Finished& result, int exit_code) {
   EXPECT_EQ(result.exit_code, exit_code) << result.err;
