@@ -115,6 +115,11 @@ struct watched_process {
   __u64 truncated;
   __u64 unwind_failed;
   __u64 watch_full;
+  __u64 unwind_incomplete; /* stacks that end before the thread's start */
+  __u64 unwind_misses;     /* of these: code was met in no known mapping */
+  __u64 exec_id;           /* of the program that was seen last */
+  __u32 space;             /* 1 + its place in unwind_spaces; 0: none */
+  __u32 space_generation;  /* that place may be another process's by now */
 };
 
 struct stack_key {
@@ -133,6 +138,62 @@ struct stack_frames {
   __u64 exec_id;
   __u32 user;
   __u32 kernel;
+};
+
+/* ---- unwinding ---- */
+
+enum {
+  kUnwindSpaces = 4096, /* processes: as many as can be attached */
+  kUnwindTables = 4096, /* object files */
+  kUnwindFanOut = 256,  /* entries of a block */
+  kUnwindDepth = 3,     /* levels of blocks: 16 million rows */
+  kUnwindMostMappings = 4095,
+};
+
+/* A table is a tree of blocks, block 0 its root: an entry of a leaf holds a rule (core/unwind_table.h), one of another
+ * block the number of a block. Ascending addresses; unused entries at the end have the highest. */
+struct unwind_entry {
+  __u32 address;
+  __u32 value;
+};
+struct unwind_block {
+  struct unwind_entry entries[kUnwindFanOut];
+};
+
+enum unwind_mapping_kind {
+  kUnwindByFrame = 0, /* code without a file: frame pointers */
+  kUnwindByTable = 1,
+  kUnwindPending = 2, /* there is no table yet */
+};
+
+/* Executable mappings of a process, ascending. The first is none: its `start` is the exec id (0: any), its `end` the
+ * generation, its `depth` the largest power of two that is not above the number of mappings. */
+struct unwind_mapping {
+  __u64 start;
+  __u64 end;
+  __u64 base; /* address in the table = address - base */
+  __u32 table;
+  __u16 kind;
+  __u16 depth; /* of its table */
+};
+
+/* As UnwindKind and FrameKind in core/unwind_table.h. */
+enum unwind_kind {
+  kRuleNone = 0,
+  kRuleEnd,
+  kRuleStack,
+  kRuleFrame,
+  kRuleStackDeref,
+  kRuleFrameDeref,
+  kRulePlt,
+  kRuleSignal,
+  kRuleUnknown,
+};
+enum frame_kind {
+  kFrameSame = 0,
+  kFrameSaved,
+  kFrameLost,
+  kFrameAt,
 };
 
 /* ---- off-CPU time ---- */
@@ -263,7 +324,9 @@ namespace stackwatch::abi {
 static_assert(sizeof(census_thread) == 80);
 static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
 static_assert(offsetof(census_process, comm) == 208);
-static_assert(sizeof(watched_process) == 72);
+static_assert(sizeof(watched_process) == 104);
+static_assert(sizeof(unwind_block) == 2048);
+static_assert(sizeof(unwind_mapping) == 32);
 static_assert(offsetof(watched_process, lost_map_full) == 32);
 static_assert(sizeof(exec_event) == 20);
 static_assert(sizeof(stack_key) == 16);

@@ -120,6 +120,29 @@ struct task_struct {
   struct css_set* cgroups;
 };
 
+/* Return probes under way. */
+struct return_instance {
+  unsigned long stack;
+  unsigned long orig_ret_vaddr;
+  _Bool chained;
+  struct return_instance* next;
+};
+struct uprobe_task {
+  struct return_instance* return_instances;
+};
+struct task_struct___utask {
+  struct uprobe_task* utask;
+};
+struct xol_area {
+  unsigned long vaddr;
+};
+struct uprobes_state {
+  struct xol_area* xol_area;
+};
+struct mm_struct___uprobes {
+  struct uprobes_state uprobes_state;
+};
+
 /* Until Linux 5.13. */
 struct task_struct___until_5_13 {
   long state;

@@ -19,21 +19,6 @@ char LICENSE[] SEC("license") = "GPL";
 /* Goes up with every collect: which entries are in use. */
 volatile __u32 epoch = 1;
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct xol_area {
-  unsigned long vaddr;
-};
-struct uprobes_state {
-  struct xol_area* xol_area;
-};
-struct mm_struct___uprobes {
-  struct uprobes_state uprobes_state;
-};
-struct task_struct___mm {
-  struct mm_struct___uprobes* mm;
-};
-#pragma clang attribute pop
-
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(max_entries, 4096);
@@ -159,7 +144,8 @@ static __always_inline int read_user_stack(struct context* c, struct scratch* s,
   for (int attempt = 0; attempt < 2; attempt++) {
     *(volatile __u64*)&s->clock = c->pid_tgid;
     s->walk.regs = (struct user_regs){.ip = caller, .sp = c->sp, .fp = c->fp};
-    __u32 user = walk_user_stack(s);
+    s->walk.exact = 0;
+    __u32 user = walk_user_stack(s, process, c->exec_id);
     key->process.tgid = c->tgid;
     key->process.start_ticks = process->start_ticks;
     key->hash = hash_stack(s, user, c->exec_id);
@@ -196,13 +182,6 @@ static __always_inline void count_block(struct context* c, __u64 address, __u64 
   if (!enter_address(c, address, &block)) return lose(c, size);
   __sync_fetch_and_add(&count->values[0], size);
   tell_frames_once(c, s, process, count);
-}
-
-/* Where the kernel lets functions with a return probe return to. 0 where it does not tell. */
-static __always_inline __u64 trampoline(void) {
-  struct task_struct___mm* t = (void*)bpf_get_current_task();
-  if (!bpf_core_field_exists(t->mm->uprobes_state.xol_area)) return 0;
-  return BPF_CORE_READ(t, mm, uprobes_state.xol_area, vaddr);
 }
 
 /* A call that is in flight makes at most a few calls of its own; one with more than these was left for good. */
@@ -330,6 +309,7 @@ static __always_inline void on_returned(struct context* c, struct pt_regs* ctx, 
   }
   call->old_known = 0;
   call->role = 0;
+  c->sp = sp + RETURN_SLOT_BYTES;
   if (value) count_block(c, value, size, caller);
 }
 

@@ -92,6 +92,7 @@ Result<StackEngine::Program> MemoryStackEngine::load() {
     bpf_program__set_expected_attach_type(programs.enter_any, BPF_TRACE_UPROBE_MULTI);
     bpf_program__set_expected_attach_type(programs.leave, BPF_TRACE_UPROBE_MULTI);
   }
+  if (auto shared = share_unwind_maps(maps.unwind_spaces, maps.unwind_tables); !shared) return Failure(shared.error());
   if (const int error = memory_bpf__load(skeleton_.get()); error != 0) {
     skeleton_.reset();
     return fail_bpf("load the memory program", error, messages);
@@ -472,7 +473,8 @@ std::optional<MemoryState> MemoryStackEngine::state(const ProcessKey& process) c
   return MemoryState{};
 }
 
-Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& limits) {
+Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& limits,
+                                        std::shared_ptr<UnwindMaps> unwind) {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   auto epoll = make_epoll();
   if (!epoll) return Failure(epoll.error());
@@ -483,6 +485,7 @@ Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& 
     return fail_errno("make an event descriptor", errno);
   }
   auto engine = std::make_unique<MemoryStackEngine>(clock, std::move(*epoll), std::move(done), limits);
+  engine->set_unwind_maps(std::move(unwind));
   MemoryControl* const control = engine.get();
   return MemoryEngine{std::move(engine), control};
 }

@@ -13,6 +13,8 @@
 
 namespace stackwatch {
 
+class UnwindMaps;
+
 struct MemoryLimits {
   /// Live allocations of all attached processes together. 1,048,576 take 100 MB when they are all there (16 MB of it
   /// at once, the rest as it is needed); past that, allocations are lost and their bytes counted as map_full.
@@ -84,6 +86,7 @@ struct MemoryEngine {
 /// that becomes slower than the limit is let go of, with an event, and looked at again for a short while from time to
 /// time. `clock` outlives the engine. The program is loaded at the first attach. Errors: kUnsupported where BTF or
 /// privileges are missing. Kernels that take no probes refuse the first attach.
-[[nodiscard]] Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& limits);
+[[nodiscard]] Result<MemoryEngine> make_memory_engine(const Clock& clock, const MemoryLimits& limits,
+                                                      std::shared_ptr<UnwindMaps> unwind = nullptr);
 
 }  // namespace stackwatch

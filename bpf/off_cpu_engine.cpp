@@ -54,6 +54,7 @@ Result<StackEngine::Program> OffCpuEngine::load() {
       !set_sizes({{maps.waits, limits_.threads}})) {
     return fail_bpf("size the maps of the off-CPU program", errno, messages);
   }
+  if (auto shared = share_unwind_maps(maps.unwind_spaces, maps.unwind_tables); !shared) return Failure(shared.error());
   if (const int error = off_cpu_bpf__load(skeleton.get()); error != 0) {
     return fail_bpf("load the off-CPU program", error, messages);
   }
@@ -128,11 +129,14 @@ void OffCpuEngine::drop_stale_waits() {
 
 }  // namespace
 
-Result<std::unique_ptr<ProbeEngine>> make_off_cpu_engine(const Clock& clock, const OffCpuLimits& limits) {
+Result<std::unique_ptr<ProbeEngine>> make_off_cpu_engine(const Clock& clock, const OffCpuLimits& limits,
+                                                         std::shared_ptr<UnwindMaps> unwind) {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   auto epoll = make_epoll();
   if (!epoll) return Failure(epoll.error());
-  return std::unique_ptr<ProbeEngine>(std::make_unique<OffCpuEngine>(clock, std::move(*epoll), limits));
+  auto engine = std::make_unique<OffCpuEngine>(clock, std::move(*epoll), limits);
+  engine->set_unwind_maps(std::move(unwind));
+  return std::unique_ptr<ProbeEngine>(std::move(engine));
 }
 
 }  // namespace stackwatch

@@ -9,6 +9,8 @@
 
 namespace stackwatch {
 
+class UnwindMaps;
+
 struct OffCpuLimits {
   /// Distinct stacks of all attached processes together. 65,536 entries take 6.8 MB; past that, time of new stacks is
   /// lost and counted (in nanoseconds) as map_full.
@@ -26,6 +28,7 @@ struct OffCpuLimits {
 /// collect; one that had begun before attaching is counted from then on, as kBeforeAttaching.
 /// Blocked and run-queue time of a thread add up to wall time minus CPU time. `clock` must outlive the engine.
 /// The program is loaded at the first attach.
-[[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_off_cpu_engine(const Clock& clock, const OffCpuLimits& limits);
+[[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_off_cpu_engine(const Clock& clock, const OffCpuLimits& limits,
+                                                                       std::shared_ptr<UnwindMaps> unwind = nullptr);
 
 }  // namespace stackwatch

@@ -48,6 +48,7 @@ Result<StackEngine::Program> SamplingEngine::load() {
   if (!set_common_sizes(maps, {limits_.stacks, limits_.processes, limits_.ring_bytes})) {
     return fail_bpf("size the maps of the sampling program", errno, messages);
   }
+  if (auto shared = share_unwind_maps(maps.unwind_spaces, maps.unwind_tables); !shared) return Failure(shared.error());
   if (const int error = sampling_bpf__load(skeleton_.get()); error != 0) {
     return fail_bpf("load the sampling program", error, messages);
   }
@@ -84,24 +85,29 @@ Result<void> SamplingEngine::fit() {
                       [&] { skeleton_->bss->base_rate_mhz = wanted.frequency_hz * abi::kMilliHertz; });
 }
 
-Result<std::unique_ptr<SamplingEngine>> make_engine(const Clock& clock, ProbeKind kind, const SamplingLimits& limits) {
+Result<std::unique_ptr<SamplingEngine>> make_engine(const Clock& clock, ProbeKind kind, const SamplingLimits& limits,
+                                                    std::shared_ptr<UnwindMaps> unwind) {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   auto epoll = make_epoll();
   if (!epoll) return Failure(epoll.error());
-  return std::make_unique<SamplingEngine>(clock, std::move(*epoll), kind, limits);
+  auto engine = std::make_unique<SamplingEngine>(clock, std::move(*epoll), kind, limits);
+  engine->set_unwind_maps(std::move(unwind));
+  return engine;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits) {
-  auto engine = make_engine(clock, ProbeKind::kOnCpu, limits);
+Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits,
+                                                        std::shared_ptr<UnwindMaps> unwind) {
+  auto engine = make_engine(clock, ProbeKind::kOnCpu, limits, std::move(unwind));
   if (!engine) return Failure(engine.error());
   if (auto loaded = (*engine)->load_now(); !loaded) return Failure(loaded.error());
   return std::unique_ptr<ProbeEngine>(std::move(*engine));
 }
 
-Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock, const SamplingLimits& limits) {
-  auto engine = make_engine(clock, ProbeKind::kPageFault, limits);
+Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock, const SamplingLimits& limits,
+                                                            std::shared_ptr<UnwindMaps> unwind) {
+  auto engine = make_engine(clock, ProbeKind::kPageFault, limits, std::move(unwind));
   if (!engine) return Failure(engine.error());
   return std::unique_ptr<ProbeEngine>(std::move(*engine));
 }

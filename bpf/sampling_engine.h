@@ -9,6 +9,8 @@
 
 namespace stackwatch {
 
+class UnwindMaps;
+
 struct SamplingLimits {
   /// Distinct stacks of all attached processes together. 65,536 entries take 6.8 MB; past that, samples of new stacks
   /// are lost and counted as map_full.
@@ -27,17 +29,19 @@ inline constexpr SamplingLimits kPageFaultLimits = {.stacks = 16384, .processes 
 /// that a loop which faults so many pages a round is not always met at the same place.
 inline constexpr uint32_t kPageFaultPeriod = 31;
 
-/// Samples on-CPU stacks of processes: user frames by frame pointers, kernel frames, joined. One clock event per CPU
-/// while any probe is attached, none otherwise; its rate is the highest that a probe asks for, and each process is
-/// thinned to its own. Values are samples. `clock` must outlive the engine. Loads its program at once, so that what
-/// the kernel or the privileges do not allow is known before anybody relies on it.
+/// Samples on-CPU stacks of processes: user frames by `unwind`'s tables (without it by frame pointers), kernel frames,
+/// joined. One clock event per CPU while any probe is attached, none otherwise; its rate is the highest that a probe
+/// asks for, and each process is thinned to its own. Values are samples. `clock` must outlive the engine. Loads its
+/// program at once, so that what the kernel or the privileges do not allow is known before anybody relies on it.
 /// Errors: kUnsupported where BTF, privileges or perf events are missing.
-[[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits);
+[[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits,
+                                                                      std::shared_ptr<UnwindMaps> unwind = nullptr);
 
 /// Samples the stacks that touch memory for the first time (or again after it was taken away): every
 /// kPageFaultPeriod-th page fault of each CPU. Values are faults: kPageFaultPeriod per sample, so their error is that
 /// of counting samples. Its program is loaded at the first attach.
 [[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock,
-                                                                          const SamplingLimits& limits);
+                                                                          const SamplingLimits& limits,
+                                                                          std::shared_ptr<UnwindMaps> unwind = nullptr);
 
 }  // namespace stackwatch

@@ -82,15 +82,19 @@ static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 s
 static __always_inline __u32 frames_of(long bytes) { return bytes > 0 ? (__u32)bytes / sizeof(__u64) : 0; }
 
 /* The user frames of the current task. The kernel walks those of 32-bit programs. */
-static __always_inline __u32 read_user_half(void* ctx, struct scratch* s) {
-  if (read_user_regs(&s->walk.regs)) return walk_user_stack(s);
+static __always_inline __u32 read_user_half(void* ctx, struct scratch* s, struct watched_process* process,
+                                            const struct task_facts* facts) {
+  if (read_user_regs(&s->walk.regs)) {
+    s->walk.exact = 1;
+    return walk_user_stack(s, process, facts->exec_id);
+  }
   return frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
 }
 
 /* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. 0 where it fails. */
 static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process,
                                       const struct task_facts* facts, int with_kernel) {
-  __u64 user = facts->kernel_thread ? 0 : read_user_half(ctx, s);
+  __u64 user = facts->kernel_thread ? 0 : read_user_half(ctx, s, process, facts);
   __u32 kernel = 0;
   /* The compiler must not compute the place from anything but the value that the verifier has seen checked. */
   asm volatile("" : "+r"(user));
@@ -156,6 +160,8 @@ int BPF_PROG(on_fork, struct task_struct* parent, struct task_struct* child) {
       .rate_mhz = above->rate_mhz,
       .parent = {.tgid = facts.tgid, .start_ticks = above->start_ticks},
       .since_ns = bpf_ktime_get_ns(),
+      .space = above->space,
+      .space_generation = above->space_generation,
   };
   if (bpf_map_update_elem(&watched, &tgid, &entry, BPF_ANY)) __sync_fetch_and_add(&above->watch_full, 1);
   return 0;

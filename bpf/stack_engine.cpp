@@ -76,7 +76,12 @@ class StackEngine::StackProbe final : public Probe {
 StackEngine::StackEngine(const Clock& clock, UniqueFd epoll, std::vector<ProbeKind> kinds, bool grows)
     : clock_(clock), epoll_(std::move(epoll)), kinds_(std::move(kinds)), grows_(grows) {}
 
-StackEngine::~StackEngine() = default;
+StackEngine::~StackEngine() {
+  if (!unwind_) return;
+  for (const auto& [tgid, target] : targets_) {
+    if (target.unwound) unwind_->release(target.key);
+  }
+}
 
 std::unique_ptr<Probe> StackEngine::make_probe(ProbeKind kind) { return std::make_unique<StackProbe>(*this, kind); }
 
@@ -100,6 +105,15 @@ Result<void> StackEngine::ensure_loaded() {
   counts_ = {bpf_map__fd(program->counts)};
   max_stacks_ = bpf_map__max_entries(program->counts);
   program_ = *program;
+  return {};
+}
+
+Result<void> StackEngine::share_unwind_maps(bpf_map* spaces, bpf_map* tables) {
+  if (!unwind_) return {};
+  const LibbpfMessages messages;
+  int error = bpf_map__reuse_fd(spaces, unwind_->spaces_fd());
+  if (error == 0) error = bpf_map__reuse_fd(tables, unwind_->tables_fd());
+  if (error != 0) return fail_bpf("share the maps for unwinding", -error, messages);
   return {};
 }
 
@@ -169,18 +183,33 @@ Result<StackEngine::Target*> StackEngine::enter(const ProcessKey& process, const
   known = find(id) != nullptr || take_in(id);
   if (known) {
     Target* target = find(id);
+    entry.space = target->counters.space;
+    entry.space_generation = target->counters.space_generation;
+    if (!std::exchange(target->unwound, true)) place_in_unwind_maps(process, options, entry);
     if (auto taken = take_over(*target, entry); !taken) return Failure(taken.error());
     return target;
   }
   if (const auto earlier = targets_.find(tgid); earlier != targets_.end()) forget(earlier->second.key);
+  place_in_unwind_maps(process, options, entry);
   if (bpf_map_update_elem(watched_.fd(), &tgid, &entry, BPF_ANY) != 0) {
+    const int error = errno;
+    if (unwind_) unwind_->release(process);
     return fail("attach to process " + std::to_string(process.pid),
-                errno == E2BIG ? "the kernel's map of attached processes is full" : strerrordesc_np(errno));
+                error == E2BIG ? "the kernel's map of attached processes is full" : strerrordesc_np(error));
   }
   Target& target = targets_[tgid];
+  target.unwound = true;
   target.key = process;
   target.counters = entry;
   return &target;
+}
+
+void StackEngine::place_in_unwind_maps(const ProcessKey& process, const ProbeOptions& options,
+                                       abi::watched_process& entry) {
+  if (!unwind_) return;
+  const auto place = unwind_->use(process, options.pid_in_ns > 0 ? options.pid_in_ns : process.pid);
+  entry.space = place.space;
+  entry.space_generation = place.generation;
 }
 
 // The process is counted already. Where it is to be counted otherwise its entry is written anew, with its counters;
@@ -189,8 +218,12 @@ Result<void> StackEngine::take_over(Target& target, const abi::watched_process& 
   const auto tgid = static_cast<uint32_t>(target.key.pid);
   abi::watched_process entry{};
   if (bpf_map_lookup_elem(watched_.fd(), &tgid, &entry) != 0) return fail("attach to an adopted process", "it is gone");
-  if (entry.rate_mhz == wanted.rate_mhz && (entry.flags & ~uint32_t{abi::kWatchAdopted}) == wanted.flags) return {};
+  const bool same_space = entry.space == wanted.space && entry.space_generation == wanted.space_generation;
+  const bool same_flags = (entry.flags & ~uint32_t{abi::kWatchAdopted}) == wanted.flags;
+  if (same_space && same_flags && entry.rate_mhz == wanted.rate_mhz) return {};
   entry.rate_mhz = wanted.rate_mhz;
+  entry.space = target.counters.space = wanted.space;
+  entry.space_generation = target.counters.space_generation = wanted.space_generation;
   entry.flags = wanted.flags | (entry.flags & abi::kWatchAdopted);
   bpf_map_update_elem(watched_.fd(), &tgid, &entry, BPF_EXIST);
   target.counters.rate_mhz = entry.rate_mhz;
@@ -234,6 +267,7 @@ void StackEngine::forget(const ProcessKey& process) {
     const abi::stack_key key{{tgid, start_ticks_of(process)}, hash};
     bpf_map_delete_elem(counts_.fd(), &key);
   }
+  if (unwind_ && found->second.unwound) unwind_->release(process);
   targets_.erase(found);
   end(process);
   // Whether the others need as many events is looked at once per collect, not once per process that ends.
@@ -300,6 +334,8 @@ void StackEngine::collect_process(uint32_t tgid, const abi::watched_process& now
   target.lost[LossReason::kFramesLate] += now.frames_late - target.counters.frames_late;
   target.lost[LossReason::kTruncated] += now.truncated - target.counters.truncated;
   target.lost[LossReason::kUnwindFailed] += now.unwind_failed - target.counters.unwind_failed;
+  target.lost[LossReason::kUnwindIncomplete] += now.unwind_incomplete - target.counters.unwind_incomplete;
+  if (unwind_) unwind_->seen(target.key, now.exec_id, now.unwind_misses != target.counters.unwind_misses);
   target.lost[LossReason::kWatchFull] += now.watch_full - target.counters.watch_full;
   target.counters = now;
 }

@@ -13,6 +13,7 @@
 #include "bpf/abi.h"
 #include "bpf/bpf_support.h"
 #include "bpf/map_reader.h"
+#include "bpf/unwind_maps.h"
 #include "core/clock.h"
 #include "core/probe.h"
 #include "core/unique_fd.h"
@@ -36,6 +37,8 @@ class StackEngine : public ProbeEngine {
   [[nodiscard]] std::vector<Adopted> take_adopted() override { return std::exchange(adopted_, {}); }
   void forget(const ProcessKey& process) override;
   [[nodiscard]] Cost cost() const override;
+  /// What user stacks are unwound with; without it they are walked by frame pointers. Before the first attach.
+  void set_unwind_maps(std::shared_ptr<UnwindMaps> maps) { unwind_ = std::move(maps); }
 
  protected:
   /// One stack of addresses in one process.
@@ -59,6 +62,7 @@ class StackEngine : public ProbeEngine {
     std::array<Kind, abi::kValuesPerStack> kinds;
     std::vector<StackDelta::NewStack> new_stacks;  ///< these two go to the probe that is read first
     Losses lost;
+    bool unwound = false;  ///< has a place in unwind_
   };
 
   /// The program's maps and hooks, once it is loaded. Owned by the subclass's skeleton.
@@ -98,6 +102,8 @@ class StackEngine : public ProbeEngine {
   /// Adds what is still open by add_open(); after the counts were read.
   [[nodiscard]] virtual Result<void> collect_open() { return {}; }
   void add_open(const abi::stack_key& key, size_t kind, int64_t value);
+  /// Lets a program that is open and not loaded yet use the shared maps for unwinding.
+  [[nodiscard]] Result<void> share_unwind_maps(bpf_map* spaces, bpf_map* tables);
   /// Calls load() if it was not called yet.
   [[nodiscard]] Result<void> ensure_loaded();
   /// Adds to what the process's next delta tells as lost; nothing where it is not attached.
@@ -115,6 +121,7 @@ class StackEngine : public ProbeEngine {
   [[nodiscard]] Result<StackDelta> read(const ProcessKey& process, ProbeKind kind);
 
   [[nodiscard]] Result<void> watch_forks();
+  void place_in_unwind_maps(const ProcessKey& process, const ProbeOptions& options, abi::watched_process& entry);
   [[nodiscard]] Result<Target*> enter(const ProcessKey& process, const ProbeOptions& options, bool& known);
   [[nodiscard]] Result<void> take_over(Target& target, const abi::watched_process& wanted);
   static int take_frames(void* engine, void* data, size_t size);
@@ -152,6 +159,7 @@ class StackEngine : public ProbeEngine {
   std::unordered_map<uint32_t, Target> targets_;  // by tgid: the kernel's map has one entry per tgid as well
   std::vector<Touched> touched_;
   std::vector<Adopted> adopted_;
+  std::shared_ptr<UnwindMaps> unwind_;
   uint64_t collects_ = 0;
   uint64_t collected_ns_ = 0;
   uint64_t misses_ = 0;       // as the kernel said last

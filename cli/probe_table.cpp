@@ -9,6 +9,7 @@
 #include "bpf/off_cpu_engine.h"
 #include "bpf/sampling_engine.h"
 #include "daemon/memory_probe.h"
+#include "daemon/unwinding.h"
 
 namespace stackwatch {
 namespace {
@@ -25,25 +26,34 @@ constexpr std::array<ProbeUnits, 5> kUnits = {{
 }};
 
 // Whoever counts by hand wants the numbers at any price.
-Result<std::unique_ptr<ProbeEngine>> make_memory_counter(const Clock& clock) {
+Result<std::unique_ptr<ProbeEngine>> make_memory_counter(const Clock& clock, std::shared_ptr<UnwindMaps> unwind) {
   MemoryLimits limits;
   limits.overhead_percent = std::numeric_limits<double>::infinity();
-  auto engine = make_memory_probe_engine(clock, limits);
+  auto engine = make_memory_probe_engine(clock, limits, std::move(unwind));
   if (!engine) return Failure(engine.error());
   return std::unique_ptr<ProbeEngine>(std::move(*engine));
 }
 
 struct EngineRow {
   std::vector<ProbeKind> kinds;
-  Result<std::unique_ptr<ProbeEngine>> (*make)(const Clock& clock);
+  Result<std::unique_ptr<ProbeEngine>> (*make)(const Clock& clock, std::shared_ptr<UnwindMaps> unwind);
 };
 
 const std::vector<EngineRow>& engine_rows() {
   static const std::vector<EngineRow> rows = {
-      {{ProbeKind::kOnCpu}, [](const Clock& clock) { return make_on_cpu_engine(clock, {}); }},
-      {{ProbeKind::kBlocked, ProbeKind::kRunQueue}, [](const Clock& clock) { return make_off_cpu_engine(clock, {}); }},
+      {{ProbeKind::kOnCpu},
+       [](const Clock& clock, std::shared_ptr<UnwindMaps> unwind) {
+         return make_on_cpu_engine(clock, {}, std::move(unwind));
+       }},
+      {{ProbeKind::kBlocked, ProbeKind::kRunQueue},
+       [](const Clock& clock, std::shared_ptr<UnwindMaps> unwind) {
+         return make_off_cpu_engine(clock, {}, std::move(unwind));
+       }},
       {{ProbeKind::kMemory}, make_memory_counter},
-      {{ProbeKind::kPageFault}, [](const Clock& clock) { return make_page_fault_engine(clock, {}); }},
+      {{ProbeKind::kPageFault},
+       [](const Clock& clock, std::shared_ptr<UnwindMaps> unwind) {
+         return make_page_fault_engine(clock, {}, std::move(unwind));
+       }},
   };
   return rows;
 }
@@ -79,13 +89,17 @@ Result<std::vector<std::unique_ptr<ProbeEngine>>> make_engines(std::span<const P
                   "it has " + known);
     }
   }
+  auto unwinding = Unwinding::create(clock);
+  if (!unwinding) return Failure(unwinding.error());
   std::vector<std::unique_ptr<ProbeEngine>> engines;
   for (const EngineRow& row : engine_rows()) {
     if (std::ranges::none_of(row.kinds, [kinds](ProbeKind kind) { return has(kinds, kind); })) continue;
-    auto engine = row.make(clock);
+    auto engine = row.make(clock, (*unwinding)->maps());
     if (!engine) return Failure(engine.error());
     engines.push_back(std::move(*engine));
   }
+  // One of them looks after what all unwind with.
+  if (!engines.empty()) engines.front() = make_unwinding_engine(clock, std::move(engines.front()), *unwinding);
   return engines;
 }
 

@@ -22,6 +22,7 @@ enum class LossReason : uint8_t {
   kUnknownFree,      ///< memory: the address freed is none whose allocation was counted (calls, not bytes)
   kMissedFree,       ///< memory: an address came again while it was live: its free was not seen; set right (calls)
   kAbandonedCall,    ///< memory: a call into the allocator that never returned: nothing is counted (calls)
+  kUnwindIncomplete,  ///< the user stack ends before its thread's start: counted, but the root is missing
   kCount
 };
 

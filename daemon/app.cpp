@@ -25,6 +25,7 @@
 #include "daemon/log.h"
 #include "daemon/memory_probe.h"
 #include "daemon/proc_census.h"
+#include "daemon/unwinding.h"
 
 namespace stackwatch {
 namespace {
@@ -77,6 +78,7 @@ class App {
   uint64_t attached_new_ns_ = 0;
   bool attach_waits_ = false;
   std::vector<std::unique_ptr<ProbeEngine>> engines_;
+  std::shared_ptr<Unwinding> unwinding_;
   MemoryProbeEngine* memory_ = nullptr;  // one of them
   std::unique_ptr<StackNamer> namer_;
   std::unique_ptr<Attachments> attachments_;
@@ -135,18 +137,23 @@ Result<void> App::start() {
 }
 
 Result<void> App::make_engines() {
-  auto on_cpu = make_on_cpu_engine(clock_, {});
+  auto unwinding = Unwinding::create(clock_);
+  if (!unwinding) return Failure(unwinding.error());
+  unwinding_ = std::move(*unwinding);
+  const auto& unwind_maps = unwinding_->maps();
+  auto on_cpu = make_on_cpu_engine(clock_, {}, unwind_maps);
   if (!on_cpu) return Failure(on_cpu.error());
-  engines_.push_back(std::move(*on_cpu));
-  auto page_fault = make_page_fault_engine(clock_, kPageFaultLimits);
+  // It is collected at each tick, and its costs are those of all.
+  engines_.push_back(make_unwinding_engine(clock_, std::move(*on_cpu), unwinding_));
+  auto page_fault = make_page_fault_engine(clock_, kPageFaultLimits, unwind_maps);
   if (!page_fault) return Failure(page_fault.error());
   engines_.push_back(std::move(*page_fault));
-  auto off_cpu = make_off_cpu_engine(clock_, {});
+  auto off_cpu = make_off_cpu_engine(clock_, {}, unwind_maps);
   if (!off_cpu) return Failure(off_cpu.error());
   engines_.push_back(std::move(*off_cpu));
   MemoryLimits memory_limits;
   memory_limits.overhead_percent = config_.limits.overhead_percent_per_process;
-  auto memory = make_memory_probe_engine(clock_, memory_limits);
+  auto memory = make_memory_probe_engine(clock_, memory_limits, unwind_maps);
   if (!memory) return Failure(memory.error());
   memory_ = memory->get();
   engines_.push_back(std::move(*memory));
@@ -195,6 +202,7 @@ Result<void> App::start_loop() {
   for (ProbeEngine* engine : engines()) {
     if (auto added = loop_->on_readable(engine->poll_fd(), [engine] { engine->drain(); }); !added) return added;
   }
+  if (auto added = loop_->on_readable(unwinding_->fd(), [this] { unwinding_->dispatch(); }); !added) return added;
   if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
 
   if (auto started = start_exec_events(); !started) daemon_->warn(started.error().message());

@@ -100,9 +100,10 @@ class Engine final : public MemoryProbeEngine {
 
 }  // namespace
 
-Result<std::unique_ptr<MemoryProbeEngine>> make_memory_probe_engine(const Clock& clock, const MemoryLimits& limits) {
+Result<std::unique_ptr<MemoryProbeEngine>> make_memory_probe_engine(const Clock& clock, const MemoryLimits& limits,
+                                                                    std::shared_ptr<UnwindMaps> unwind) {
   static constexpr const char* kWhat = "make the memory probe";
-  auto counter = make_memory_engine(clock, limits);
+  auto counter = make_memory_engine(clock, limits, std::move(unwind));
   if (!counter) return Failure(counter.error());
   auto finder = make_allocator_finder(clock);
   if (!finder) return Failure(finder.error());

@@ -19,7 +19,7 @@ class MemoryProbeEngine : public ProbeEngine {
 };
 
 /// `clock` outlives it. Errors: as make_memory_engine() and make_allocator_finder().
-[[nodiscard]] Result<std::unique_ptr<MemoryProbeEngine>> make_memory_probe_engine(const Clock& clock,
-                                                                                  const MemoryLimits& limits);
+[[nodiscard]] Result<std::unique_ptr<MemoryProbeEngine>> make_memory_probe_engine(
+    const Clock& clock, const MemoryLimits& limits, std::shared_ptr<UnwindMaps> unwind = nullptr);
 
 }  // namespace stackwatch

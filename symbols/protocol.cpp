@@ -164,6 +164,22 @@ std::optional<Reply> parse_allocator(const Header& header, Reader& reader) {
   return allocator;
 }
 
+struct TableRecord {
+  uint64_t inexpressible;
+  uint32_t last;
+  uint32_t segments;
+};
+
+std::optional<Reply> parse_unwind_rows(const Header& header, Reader& reader) {
+  const auto record = reader.take<TableRecord>();
+  if (record.last > 1 || record.segments > kMaxUnwindSegments) return std::nullopt;
+  UnwindRows rows{header.sequence, header.object, record.last == 1, {}};
+  rows.table.inexpressible = record.inexpressible;
+  for (uint32_t i = 0; i < record.segments; ++i) rows.table.segments.push_back(reader.take<UnwindSegment>());
+  for (unsigned i = 0; i < header.count; ++i) rows.table.rows.push_back(reader.take<UnwindRow>());
+  return reader.finished() ? std::optional<Reply>(std::move(rows)) : std::nullopt;
+}
+
 Bytes with_header(Type type, size_t count, uint32_t sequence, uint32_t object) {
   const Header header{kMagic, type, static_cast<uint16_t>(count), sequence, object};
   Bytes out;
@@ -238,6 +254,9 @@ Bytes encode(const Request& request) {
   if (const auto* find = std::get_if<FindAllocator>(&request)) {
     return with_header(Type::kFindAllocator, 0, find->sequence, find->object);
   }
+  if (const auto* build = std::get_if<BuildUnwind>(&request)) {
+    return with_header(Type::kBuildUnwind, 0, build->sequence, build->object);
+  }
   return with_header(Type::kDropObject, 0, 0, std::get<DropObject>(request).object);
 }
 
@@ -269,6 +288,26 @@ Bytes encode(const Allocator& allocator) {
     append(out, &record, sizeof record);
   }
   return out;
+}
+
+std::vector<Bytes> encode_table(uint32_t sequence, uint32_t object, const UnwindTable& table) {
+  static constexpr size_t kRowsPerPacket =
+      (kMaxMessageBytes - sizeof(Header) - sizeof(TableRecord) - kMaxUnwindSegments * sizeof(UnwindSegment)) /
+      sizeof(UnwindRow);
+  std::vector<Bytes> packets;
+  size_t done = 0;
+  do {
+    const size_t rows = std::min(kRowsPerPacket, table.rows.size() - done);
+    const bool last = done + rows == table.rows.size();
+    const size_t segments = last ? std::min(table.segments.size(), kMaxUnwindSegments) : 0;
+    Bytes& out = packets.emplace_back(with_header(Type::kUnwindRows, rows, sequence, object));
+    const TableRecord record{table.inexpressible, last ? 1U : 0U, static_cast<uint32_t>(segments)};
+    append(out, &record, sizeof record);
+    append(out, table.segments.data(), segments * sizeof(UnwindSegment));
+    append(out, table.rows.data() + done, rows * sizeof(UnwindRow));
+    done += rows;
+  } while (done < table.rows.size());
+  return packets;
 }
 
 std::vector<Bytes> encode(const Names& names) {
@@ -310,6 +349,8 @@ std::optional<Request> parse_request(std::span<const std::byte> packet) {
     request = DropObject{header->object};
   } else if (header->type == Type::kFindAllocator && header->count == 0) {
     request = FindAllocator{header->sequence, header->object};
+  } else if (header->type == Type::kBuildUnwind && header->count == 0) {
+    request = BuildUnwind{header->sequence, header->object};
   } else if (header->type == Type::kResolve && header->count > 0 && header->count <= kMaxOffsets) {
     Resolve resolve{header->sequence, header->object, {}};
     for (unsigned i = 0; i < header->count; ++i) resolve.offsets.push_back(reader.take<uint64_t>());
@@ -331,6 +372,8 @@ std::optional<Reply> parse_reply(std::span<const std::byte> packet) {
       return parse_names(*header, reader);
     case Type::kAllocator:
       return parse_allocator(*header, reader);
+    case Type::kUnwindRows:
+      return parse_unwind_rows(*header, reader);
     default:
       return std::nullopt;
   }

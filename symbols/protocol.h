@@ -12,6 +12,7 @@
 
 #include "core/allocator.h"
 #include "core/unique_fd.h"
+#include "core/unwind_table.h"
 
 /// What the daemon and the symbol worker say to each other, over a SOCK_SEQPACKET pair: one message per packet, a
 /// Header and a body. The worker answers each request that wants an answer, in order, one at a time. Neither side
@@ -57,6 +58,8 @@ enum class Type : uint16_t {
   kFindAllocator,  ///< daemon: where are the allocator functions of object N?
   kAllocator,      ///< worker: answer to kFindAllocator
   kAddDebugFile,   ///< daemon, with a file: what may be the separate debug file of object N
+  kBuildUnwind,    ///< daemon: what is the unwind table of object N?
+  kUnwindRows,     ///< worker: answer to kBuildUnwind, one or more packets
 };
 
 struct Header {
@@ -165,8 +168,21 @@ struct Allocator {
   std::vector<AllocatorPlace> places;  ///< each offset once
 };
 
-using Request = std::variant<AddObject, Resolve, DropObject, FindAllocator, AddDebugFile>;
-using Reply = std::variant<Hello, ObjectInfo, Names, Allocator>;
+struct BuildUnwind {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+};
+
+/// A piece of an unwind table.
+struct UnwindRows {
+  uint32_t sequence = 0;
+  uint32_t object = 0;
+  bool last = false;  ///< with the rest of the table
+  UnwindTable table;  ///< rows of this piece; the rest with the last one. No segments: there is no table
+};
+
+using Request = std::variant<AddObject, Resolve, DropObject, FindAllocator, AddDebugFile, BuildUnwind>;
+using Reply = std::variant<Hello, ObjectInfo, Names, Allocator, UnwindRows>;
 using Bytes = std::vector<std::byte>;
 
 [[nodiscard]] Bytes encode(const Request& request);
@@ -175,6 +191,8 @@ using Bytes = std::vector<std::byte>;
 [[nodiscard]] Bytes encode(const ObjectInfo& info);
 /// Places beyond kMaxAllocatorPlaces are left out.
 [[nodiscard]] Bytes encode(const Allocator& allocator);
+/// As many packets as it takes.
+[[nodiscard]] std::vector<Bytes> encode_table(uint32_t sequence, uint32_t object, const UnwindTable& table);
 /// Names and modules longer than their limits are cut. As many packets as it takes.
 [[nodiscard]] std::vector<Bytes> encode(const Names& names);
 

@@ -113,6 +113,12 @@ bool SymbolWorker::take_reply(const protocol::Reply& reply, Listener& listener) 
     listener.on_allocator(allocator->object, *allocator);
     return true;
   }
+  if (const auto* rows = std::get_if<protocol::UnwindRows>(&reply)) {
+    if (!answers(protocol::Type::kBuildUnwind, *rows)) return false;
+    if (rows->last) finish_head();
+    listener.on_unwind(rows->object, *rows);
+    return true;
+  }
   const auto& info = std::get<protocol::ObjectInfo>(reply);
   if (!answers(protocol::Type::kAddObject, info) && !answers(protocol::Type::kAddDebugFile, info)) return false;
   finish_head();
@@ -227,6 +233,14 @@ bool SymbolWorker::find_allocator(uint32_t object) {
   if (!has_room() || !send(protocol::FindAllocator{sequence, object}, -1)) return false;
   ++next_sequence_;
   under_way_.push_back({protocol::Type::kFindAllocator, sequence, object, clock_.monotonic_ns(), {}, {}});
+  return true;
+}
+
+bool SymbolWorker::build_unwind(uint32_t object) {
+  const uint32_t sequence = next_sequence_;
+  if (!has_room() || !send(protocol::BuildUnwind{sequence, object}, -1)) return false;
+  ++next_sequence_;
+  under_way_.push_back({protocol::Type::kBuildUnwind, sequence, object, clock_.monotonic_ns(), {}, {}});
   return true;
 }
 

@@ -46,6 +46,8 @@ class SymbolWorker {
     virtual void on_name(uint32_t object, uint64_t offset, const protocol::Name& name) = 0;
     /// The answer to a find_allocator().
     virtual void on_allocator(uint32_t /*object*/, protocol::Allocator /*allocator*/) {}
+    /// A piece of the answer to a build_unwind().
+    virtual void on_unwind(uint32_t /*object*/, protocol::UnwindRows /*rows*/) {}
     /// Everything it was given is gone; what was not answered will not be. `culprit` is the object it was reading, if
     /// any; `certain` where it was that object's doing, and not perhaps chance: a SIGKILL from outside (the OOM
     /// killer, a person), or a time-out on a machine that was too busy.
@@ -72,6 +74,7 @@ class SymbolWorker {
   bool add_debug_file(uint32_t object, int file, protocol::FileKind kind);
   bool resolve(uint32_t object, std::span<const uint64_t> offsets);  ///< 1 … kMaxOffsets of them
   bool find_allocator(uint32_t object);
+  bool build_unwind(uint32_t object);
   bool drop_object(uint32_t object);
 
  private:

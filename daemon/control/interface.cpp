@@ -47,7 +47,9 @@ type Losses (
   # memory: addresses that came again while they were live: their free was not seen; set right
   missed_free: int,
   # memory: calls into the allocator that never returned
-  abandoned_call: int
+  abandoned_call: int,
+  # the user stack ends before its thread's start: counted, the root is missing
+  unwind_incomplete: int
 )
 
 type Probe (on_cpu, blocked, run_queue, memory, page_fault)

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "symbols/worker/allocator_search.h"
+#include "symbols/worker/unwind_builder.h"
 
 namespace stackwatch {
 namespace {
@@ -75,6 +76,14 @@ bool SymbolServer::answer(int socket, const protocol::Request& request, UniqueFd
   if (const auto* find = std::get_if<protocol::FindAllocator>(&request)) {
     return send(protocol::encode(find_allocator(*find)));
   }
+  if (const auto* build = std::get_if<protocol::BuildUnwind>(&request)) {
+    const UnwindTable table = build_unwind(build->object);
+    for (const protocol::Bytes& packet : protocol::encode_table(build->sequence, build->object, table)) {
+      if (!send(packet)) return false;
+    }
+    ::malloc_trim(0);
+    return true;
+  }
   objects_.erase(std::get<protocol::DropObject>(request).object);
   return true;
 }
@@ -133,6 +142,17 @@ protocol::Allocator SymbolServer::find_allocator(const protocol::FindAllocator& 
     served->unload();  // tables beyond what the worker may use: it has no allocator that we know of
   }
   return answer;
+}
+
+UnwindTable SymbolServer::build_unwind(uint32_t id) {
+  Served* const served = find_object(id);
+  if (served == nullptr || !served->object) return {};
+  try {
+    auto table = build_unwind_table(served->object->elf());
+    return table ? std::move(*table) : UnwindTable();
+  } catch (const std::bad_alloc&) {
+    return {};  // more than the worker may use: it has no table that we know of
+  }
 }
 
 protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {

@@ -48,6 +48,7 @@ class SymbolServer {
   [[nodiscard]] protocol::ObjectInfo add_file(const protocol::AddObject& request, UniqueFd file);
   [[nodiscard]] protocol::ObjectInfo add_debug_file(const protocol::AddDebugFile& request, UniqueFd file);
   [[nodiscard]] protocol::Allocator find_allocator(const protocol::FindAllocator& request);
+  [[nodiscard]] UnwindTable build_unwind(uint32_t object);
   [[nodiscard]] protocol::Names resolve(const protocol::Resolve& request);
   [[nodiscard]] protocol::Name resolve_one(uint32_t object, uint64_t offset);
   [[nodiscard]] protocol::Name resolve_kernel(uint64_t address);

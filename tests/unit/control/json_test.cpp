@@ -71,7 +71,7 @@ TEST(Json, AnAlertIsAsTheContractSays) {
             R"("unit_of_measure":"share of samples","change_cores":0.03,"score":21.4,)"
             R"("false_alarm_budget":"1 per 30d","lost":{"map_full":0,"frames_late":0,"truncated":0,)"
             R"("unwind_failed":3,"recursion_missed":0,"missed_tick":0,"names_late":0,"stacks_full":0,"watch_full":0,)"
-            R"("unknown_free":0,"missed_free":0,"abandoned_call":0},)"
+            R"("unknown_free":0,"missed_free":0,"abandoned_call":0,"unwind_incomplete":0},)"
             R"("contributors":[{"frame":"aeMain","before":0.5,"after":0.6}]})");
 }
 
