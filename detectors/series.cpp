@@ -19,7 +19,9 @@ constexpr double kGlitch = 8;  // mean deviations
 constexpr double kLeastFloor = 1e-12;
 // Sums of 4,096 such distances are still finite.
 constexpr double kLargest = 1e100;
-// Lags that are summed up anew in each row: carried sums lose digits, above all behind a huge value.
+// So many mean deviations leave an error of 10^−7 of one, far below what counts as a difference.
+constexpr double kHuge = 1e9;
+// Lags that are summed up anew in each row: carried sums lose digits.
 constexpr size_t kRefreshedLags = 64;
 constexpr double kLeastWeight = 1.0 / 2048;
 constexpr size_t kColumnsThatCount = 3;
@@ -59,14 +61,32 @@ void SeriesTail::add(double value) {
 SeriesScale::SeriesScale(size_t length, const SeriesSettings& settings)
     : length_(length),
       distance_(Eigen::ArrayXd::Zero(static_cast<Eigen::Index>(settings.history_rows))),
+      left_(Eigen::ArrayXd::Zero(distance_.size())),
       tail_(settings.calibration_rows, settings.tail) {}
+
+void SeriesScale::sum_up(const double* past, size_t lag) {
+  double sum = 0;
+  for (size_t back = 0; back < length_; ++back) sum += std::abs(past[back] - past[back + lag]);
+  distance_[static_cast<Eigen::Index>(lag) - 1] = sum;
+}
 
 void SeriesScale::refresh(const double* past, size_t lags) {
   for (size_t i = 0; i < std::min(kRefreshedLags, lags); ++i) {
     refreshed_ = refreshed_ >= lags ? 1 : refreshed_ + 1;
-    double sum = 0;
-    for (size_t back = 0; back < length_; ++back) sum += std::abs(past[back] - past[back + refreshed_]);
-    distance_[static_cast<Eigen::Index>(refreshed_) - 1] = sum;
+    sum_up(past, refreshed_);
+  }
+}
+
+void SeriesScale::drop_oldest(const double* past, size_t rows, double deviation) {
+  const size_t leaving = std::min(rows - 1 - length_, static_cast<size_t>(distance_.size()));
+  const auto count = static_cast<Eigen::Index>(leaving);
+  left_.head(count) = (Eigen::Map<const Eigen::ArrayXd>(past + length_ + 1, count) - past[length_]).abs();
+  distance_.head(count) -= left_.head(count);
+  // What a huge value leaves behind when it goes is rounding, of either sign.
+  const double huge = kHuge * deviation;
+  if (left_.head(count).maxCoeff() <= huge) return;
+  for (size_t lag = 1; lag <= leaving; ++lag) {
+    if (left_[static_cast<Eigen::Index>(lag) - 1] > huge) sum_up(past, lag);
   }
 }
 
@@ -80,10 +100,7 @@ double SeriesScale::observe(const double* past, size_t rows, double deviation) {
   const size_t joining = std::min(rows - 1, capacity);
   distance_.head(static_cast<Eigen::Index>(joining)) += (segment(1, joining) - past[0]).abs();
   if (rows <= length_) return 0;
-  if (rows > length_ + 1) {
-    const size_t leaving = std::min(rows - 1 - length_, capacity);
-    distance_.head(static_cast<Eigen::Index>(leaving)) -= (segment(length_ + 1, leaving) - past[length_]).abs();
-  }
+  if (rows > length_ + 1) drop_oldest(past, rows, deviation);
   // A stretch of the past must be complete, and share no row with the latest one.
   const size_t lags = std::min(rows - length_, capacity);
   if (lags < length_) return 0;
