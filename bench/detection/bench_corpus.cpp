@@ -28,6 +28,7 @@ constexpr double kDay_s = 86400;
 struct Run {
   std::string name;
   bool is_change = false;
+  bool starved = false;  ///< it had less than half of the CPU time that it was to use
   double watched_s = 0;  ///< without a change: all of it, else up to the onset
   int false_alerts = 0;
   std::optional<double> delay_s;  ///< none: missed
@@ -90,7 +91,7 @@ std::optional<Run> read_run(const fs::path& truth_path) {
   rapidjson::Document truth;
   truth.ParseStream(stream);
   if (truth.HasParseError() || !truth.IsObject()) return std::nullopt;
-  for (const char* key : {"onset_s", "started_s", "ended_s"}) {
+  for (const char* key : {"onset_s", "started_s", "ended_s", "cpu_s", "planned_cpu_s"}) {
     if (!truth.HasMember(key) || !truth[key].IsDouble()) return std::nullopt;
   }
   if (!truth.HasMember("change") || !truth["change"].IsBool()) return std::nullopt;
@@ -98,6 +99,7 @@ std::optional<Run> read_run(const fs::path& truth_path) {
   run.name = text_of(truth, "case");
   run.is_change = truth["change"].GetBool();
   const double onset_s = truth["onset_s"].GetDouble();
+  run.starved = truth["cpu_s"].GetDouble() < 0.5 * truth["planned_cpu_s"].GetDouble();
   run.watched_s = (run.is_change ? onset_s : truth["ended_s"].GetDouble()) - truth["started_s"].GetDouble();
   std::string base = truth_path.string();
   base.resize(base.size() - std::string_view(".truth.json").size());
@@ -164,14 +166,20 @@ void print_false_alarms(const std::map<std::string, std::vector<Run>>& cases) {
 int run(const std::string& directory) {
   std::map<std::string, std::vector<Run>> cases;
   size_t unreadable = 0;
+  size_t starved = 0;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {
     if (!entry.path().string().ends_with(".truth.json")) continue;
     auto run = read_run(entry.path());
-    if (run)
+    if (run && run->starved)
+      ++starved;
+    else if (run)
       cases[run->name].push_back(std::move(*run));
     else
       ++unreadable;
+  }
+  if (starved > 0) {
+    std::printf("%zu runs had less than half of their CPU time on a busy machine, and are in no table.\n\n", starved);
   }
   if (error || cases.empty()) {
     std::fprintf(stderr, "bench_corpus: %s: it has no replayed captures (bench/detection/corpus/record.sh)\n",

@@ -16,11 +16,12 @@ static const char kHelp[] =
     "  --truth-file FILE  what happened, as one JSON line, at the end\n"
     "Example: changer --case grow5 --truth-file truth.json\n";
 
-#define FUNCTIONS(X)                                                                     \
-  X(parse_request, 6364136223846793005ULL)                                               \
-  X(look_up_key, 2862933555777941757ULL) X(compress_block, 3202034522624059733ULL)       \
-      X(encode_reply, 3935559000370003845ULL) X(check_signature, 2685821657736338717ULL) \
-          X(look_up_key_v2, 2862933555777941757ULL) X(rotate_logs, 1181783497276652981ULL)
+#define FUNCTIONS(X)                                                                       \
+  X(parse_request, 6364136223846793005ULL)                                                 \
+  X(look_up_key, 2862933555777941757ULL)                                                   \
+  X(compress_block, 3202034522624059733ULL) X(encode_reply, 3935559000370003845ULL)        \
+      X(check_signature, 2685821657736338717ULL) X(look_up_key_v2, 2862933555777941757ULL) \
+          X(rotate_logs, 1181783497276652981ULL)
 
 typedef void function_t(uint64_t until_cpu_ns);
 #define DEFINE(name, multiplier) \
@@ -89,17 +90,18 @@ OWN_FRAME static void serve(const struct settings* s, double now_s, double after
   work_sink ^= 1;
 }
 
-static bool write_truth(const struct settings* s, double onset_real_s, uint64_t start_real_ns) {
+static bool write_truth(const struct settings* s, double onset_s, uint64_t start_real_ns) {
   FILE* out = s->truth_file == NULL ? stdout : fopen(s->truth_file, "w");
   if (out == NULL) {
     fprintf(stderr, "changer: cannot write %s: %s\n", s->truth_file, strerror(errno));
     return false;
   }
-  bool told = growth(s) > 0;
-  fprintf(out,
-          "{\"case\":\"%s\",\"change\":%s,\"function\":\"%s\",\"onset_s\":%.6f,\"started_s\":%.6f,\"ended_s\":%.6f}\n",
-          s->name, told ? "true" : "false", kFunctions[kGrower].name, onset_real_s, 1e-9 * (double)start_real_ns,
-          1e-9 * (double)clock_ns(CLOCK_REALTIME));
+  const double started_s = 1e-9 * (double)start_real_ns;
+  const double twice_s = is_case(s, "load") && s->duration_s > onset_s ? s->duration_s - onset_s : 0;
+  fprintf(out, "{\"case\":\"%s\",\"change\":%s,\"function\":\"%s\",\"onset_s\":%.6f,\"started_s\":%.6f,", s->name,
+          growth(s) > 0 ? "true" : "false", kFunctions[kGrower].name, started_s + onset_s, started_s);
+  fprintf(out, "\"ended_s\":%.6f,\"cpu_s\":%.6f,\"planned_cpu_s\":%.6f}\n", 1e-9 * (double)clock_ns(CLOCK_REALTIME),
+          rusage_s(RUSAGE_SELF), s->load * (s->duration_s + twice_s));
   return fclose(out) == 0;
 }
 
@@ -121,7 +123,7 @@ static int run(const struct settings* s, char** argv) {
     start_real_ns = strtoull(rest, NULL, 10);
   }
   const double onset_s = random_between(&random, s->onset_min_s, s->onset_max_s);
-  uint64_t cpu_ns = (uint64_t)0;
+  uint64_t cpu_ns = 0;
   for (uint64_t next_ns = clock_ns(CLOCK_MONOTONIC); !stopped; next_ns += PERIOD_NS) {
     sleep_until(next_ns);
     const double now_s = 1e-9 * (double)(clock_ns(CLOCK_MONOTONIC) - start_ns);
@@ -133,7 +135,7 @@ static int run(const struct settings* s, char** argv) {
     // On a machine that is too busy the rest of the plan is dropped, not made up for.
     if (clock_ns(CLOCK_MONOTONIC) > next_ns + PERIOD_NS) next_ns = clock_ns(CLOCK_MONOTONIC) - PERIOD_NS;
   }
-  return write_truth(s, 1e-9 * (double)start_real_ns + onset_s, start_real_ns) ? 0 : 1;
+  return write_truth(s, onset_s, start_real_ns) ? 0 : 1;
 }
 
 int main(int argc, char** argv) {

@@ -3,8 +3,8 @@
 # Records programs in which something happens, once; replays them with the detectors and scores the alerts.
 #   record.sh record DIR [REPETITIONS] [AT_ONCE]   captures and truths into DIR; goes on where it stopped (default 20, 4)
 #   record.sh score DIR                            replays all of DIR and prints the tables
-# A run is 5 minutes: 10 cases × 20 repetitions / 4 at once take 4 hours and 10 minutes; 2 repetitions, 8 at once, 15
-# minutes. Several at once share the machine, as processes do.
+# A run is 5 minutes: 10 cases × 20 repetitions / 4 at once take 4 hours and 10 minutes; 1 repetition, 5 at once,
+# 10 minutes. Several at once share the machine, as processes do.
 set -euo pipefail
 usage=$(sed -n '3,8s/^# \{0,1\}//p' "$0")
 [ $# -lt 2 ] || dir=$(realpath -m "$2")
@@ -24,6 +24,8 @@ record_one() { # DIR CASE REPETITION
 
 case ${1:-} in
   record)
+    # Without names, nothing could be found.
+    [ -x "$bin/stackwatch-symbols" ] || { echo "record.sh: $bin/stackwatch-symbols is missing: build first" >&2; exit 1; }
     : "${dir:?DIR}"
     repetitions=${3:-20} at_once=${4:-4}
     mkdir -p "$dir"
