@@ -201,6 +201,16 @@ void add_doctor(CLI::App& app, Typed& typed) {
   doctor.add_flag("--json", typed.options.json, "One JSON document");
 }
 
+void add_detect(CLI::App& app, Typed& typed) {
+  CLI::App& detect = add_offline_verb(app, "detect", "Score each row of a series in CSV by what came before it",
+                                      "stackwatch detect --columns cpu,memory < series.csv");
+  detect
+      .add_option("--columns", typed.options.columns,
+                  "Names of the columns to look at, with commas (default: all but the first, which is the timestamp)")
+      ->type_name("NAMES")
+      ->delimiter(',');
+}
+
 /// A duration before now, or a time; as ISO 8601 in UTC.
 Result<std::string> since_time(const std::string& text, const Clock& clock) {
   if (const auto time_ns = parse_time(text, ZonelessTime::kLocal)) return format_utc(*time_ns);
@@ -325,6 +335,7 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
   add_replay(app, typed);
   add_import(app, typed);
   add_doctor(app, typed);
+  add_detect(app, typed);
 
   try {
     app.parse(take_command(argc, argv, typed.options.command), argv);
@@ -351,7 +362,8 @@ Result<Invocation> parse_options(int argc, const char* const* argv, const Clock&
                                                      {"run", Verb::kRun},
                                                      {"replay", Verb::kReplay},
                                                      {"perf-script", Verb::kImport},
-                                                     {"doctor", Verb::kDoctor}};
+                                                     {"doctor", Verb::kDoctor},
+                                                     {"detect", Verb::kDetect}};
   const CLI::App* verb = app.get_subcommands().front();
   if (const auto kinds = verb->get_subcommands(); !kinds.empty()) verb = kinds.front();
   typed.options.verb = kVerbs.at(verb->get_name());

@@ -25,7 +25,8 @@ enum class Verb {
   kRun,
   kReplay,
   kImport,
-  kDoctor
+  kDoctor,
+  kDetect
 };
 enum class StacksFormat { kTree, kFolded, kJson };
 
@@ -79,6 +80,8 @@ struct Options {
   double import_tick_s = 1;
   uint64_t import_started_ns = 0;  ///< CLOCK_REALTIME
   bool skip_bad_lines = false;
+
+  std::vector<std::string> columns;  ///< detect; empty: all
 };
 
 /// What a command line asks for: a verb, or a text (help, version) to be printed.

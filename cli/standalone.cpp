@@ -11,12 +11,13 @@
 namespace stackwatch {
 namespace {
 
-constexpr std::array<StandaloneVerb, 5> kVerbs = {{
+constexpr std::array<StandaloneVerb, 6> kVerbs = {{
     {"count", "Count in processes or in a command, by call stack, without a daemon"},
     {"record", "Write what processes or a command do into a capture"},
     {"replay", nullptr},
     {"import", nullptr},
     {"doctor", nullptr},
+    {"detect", nullptr},
 }};
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "cli/count.h"
 #include "cli/count_arguments.h"
+#include "cli/detect.h"
 #include "cli/doctor.h"
 #include "cli/import.h"
 #include "cli/options.h"
@@ -56,6 +57,9 @@ int run_standalone(int argc, const char* const* argv) {
   if (invocation->options->verb == Verb::kDoctor) {
     const Result<int> code = run_doctor(*invocation->options, clock);
     return code ? *code : report_error(code.error());
+  }
+  if (invocation->options->verb == Verb::kDetect) {
+    return finish(run_detect(*invocation->options, STDIN_FILENO, STDOUT_FILENO));
   }
   if (invocation->options->verb == Verb::kReplay) {
     return finish(run_replay(*invocation->options, Style{wants_colour(STDOUT_FILENO)}));

@@ -147,6 +147,7 @@ Result<void> run_verb(const Options& options, const Clock& clock) {
     case Verb::kReplay:
     case Verb::kImport:
     case Verb::kDoctor:
+    case Verb::kDetect:
       break;  // see become_standalone()
   }
   return {};

@@ -14,6 +14,8 @@
 #include "detectors/composition.h"
 #include "detectors/evidence.h"
 #include "optimal_cusum.h"
+#include "poisson_interval.h"
+#include "public_tables.h"
 #include "simulated_process.h"
 
 namespace stackwatch {
@@ -82,21 +84,24 @@ RunLength run_length(int functions, double dispersion, double persistence_s, dou
   return out;
 }
 
-void print_run_lengths(const Effort& effort) {
-  constexpr double kPromised = 1e4;
-  std::printf("## Run length without a change\n\n");
+void print_run_lengths(const Effort& effort, double promised) {
+  std::printf("## Run length without a change, %.0e ticks promised\n\n", promised);
   std::printf(
       "Promise: one false alarm in %.0f ticks, over all streams of the process. Observed for at most as long,\n",
-      kPromised);
+      promised);
   std::printf("%d repetitions a row; each with its own baseline of 600 ticks.\n\n", effort.run_length_repetitions);
-  std::printf("| functions | streams | dispersion | persistence | ticks watched | false alarms | mean run length |\n");
-  std::printf("|---|---|---|---|---|---|---|\n");
+  std::printf(
+      "| functions | streams | dispersion | persistence | ticks watched | false alarms | mean run length | 95 %% |\n");
+  std::printf("|---|---|---|---|---|---|---|---|\n");
   for (const int functions : {2, 10, 100}) {
     for (const double dispersion : {1.0, 2.0, 5.0}) {
       for (const double persistence_s : {0.0, 10.0}) {
-        const RunLength r = run_length(functions, dispersion, persistence_s, kPromised, effort.run_length_repetitions);
-        std::printf("| %d | %zu | %.0f | %.0f s | %.0f | %d | %s%.0f |\n", functions, r.streams, dispersion,
-                    persistence_s, r.ticks, r.alarms, r.alarms == 0 ? "> " : "", r.ticks / std::max(1, r.alarms));
+        const RunLength r = run_length(functions, dispersion, persistence_s, promised, effort.run_length_repetitions);
+        // So many alarms were seen: how few, how many must have been expected, exactly.
+        const auto [few, many] = poisson_interval(r.alarms);
+        std::printf("| %d | %zu | %.0f | %.0f s | %.0f | %d | %s%.0f | %.0f – %s |\n", functions, r.streams, dispersion,
+                    persistence_s, r.ticks, r.alarms, r.alarms == 0 ? "> " : "", r.ticks / std::max(1, r.alarms),
+                    r.ticks / many, few > 0 ? std::to_string(static_cast<int64_t>(r.ticks / few)).c_str() : "∞");
         std::fflush(stdout);
       }
     }
@@ -226,20 +231,37 @@ void print_cost() {
 
 int main(int argc, char** argv) {
   stackwatch::Effort effort;
+  bool simulated = true;
+  bool full = false;
+  std::string data;
   for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]) == "--delays") {
+    const std::string_view option = argv[i];
+    if (option == "--full") {
+      effort = {400, 2000};
+      full = true;
+    } else if (option == "--delays") {
       stackwatch::print_delays(effort);
       return 0;
-    }
-    if (std::string_view(argv[i]) == "--full") {
-      effort = {400, 2000};
+    } else if (option == "--public-only") {
+      simulated = false;
+    } else if (option == "--data" && i + 1 < argc) {
+      data = argv[++i];
     } else {
-      std::fprintf(stderr, "bench_detection: %s: unknown option (only --full is known)\n", argv[i]);
+      std::fprintf(stderr, "bench_detection: %s: unknown option (--full, --delays, --data DIR, --public-only)\n",
+                   argv[i]);
       return 2;
     }
   }
-  stackwatch::print_run_lengths(effort);
-  stackwatch::print_delays(effort);
-  stackwatch::print_cost();
+  if (simulated) {
+    stackwatch::print_run_lengths(effort, 1e4);
+    if (full) stackwatch::print_run_lengths({40, 0}, 1e5);
+    stackwatch::print_delays(effort);
+    stackwatch::print_cost();
+  }
+  if (data.empty()) return 0;
+  if (const auto printed = stackwatch::print_public_tables(data); !printed) {
+    std::fprintf(stderr, "bench_detection: %s\n", printed.error().message().c_str());
+    return 1;
+  }
   return 0;
 }

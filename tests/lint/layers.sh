@@ -22,7 +22,7 @@ allow capture 'capture|core'
 allow store 'store|core'
 allow daemon 'daemon|capture|store|config|detectors|bpf|symbols|core|systemd'
 # Its stand-alone verbs use the engines and the namer without a daemon.
-allow cli 'cli|daemon|capture|config|bpf|symbols|core'
+allow cli 'cli|daemon|capture|config|detectors|bpf|symbols|core'
 
 # Only bpf/ knows BPF, perf and the skeletons, and only the worker's half of symbols/ parses object files.
 hits=$(grep -rnE --include='*.h' --include='*.cpp' '#include [<"](bpf/(bpf|libbpf|btf|bpf_support|map_reader|cpu_events|abi)\.h|linux/bpf\.h|linux/perf_event\.h|[a-z_]+\.skel\.h)' \
