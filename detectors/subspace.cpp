@@ -165,7 +165,11 @@ void SubspaceDetector::find_directions() {
   }
   // Load: every rate times the same factor; resident memory and shares stay.
   Vector load = Vector::Zero();
-  for (int i = 0; i < kRates - 1; ++i) load[i] = 1 / deviation_[i];
+  for (int i = 0; i < kRates - 1; ++i) {
+    // What hardly ever happens does not follow the load either.
+    const bool is_active = mean_[i] > std::log(2 * kFloor[static_cast<size_t>(i)]);
+    if (is_active) load[i] = 1 / deviation_[i];
+  }
   load.normalize();
   const Square without_load = Square::Identity() - load * load.transpose();
   const Vector inverse = deviation_.cwiseInverse();
