@@ -109,7 +109,7 @@ Result<void> Recording::start() {
   auto config = configuration(options_, launch_.pids());
   if (!config) return Failure(config.error());
   source_.emplace(LiveSource::Parts{*machine_.census, *machine_.attachments, machine_.procfs,
-                                    std::max(1U, std::thread::hardware_concurrency())},
+                                    Entitlement(std::max(1U, std::thread::hardware_concurrency()))},
                   clock_, *config);
   // Attaches; there is nothing to record yet.
   if (auto first = source_->next(); !first) return Failure(first.error());

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sched.h>
 #include <spdlog/logger.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -33,6 +34,12 @@ namespace {
 Result<Config> load(const AppOptions& options) {
   const ConfigFiles files = options.config_file.empty() ? ConfigFiles{} : ConfigFiles::of(options.config_file);
   return load_config(files, detector_schemas());
+}
+
+std::optional<unsigned> allowed_cpus(int32_t pid_in_ns) {
+  cpu_set_t cpus;
+  if (pid_in_ns <= 0 || sched_getaffinity(pid_in_ns, sizeof cpus, &cpus) != 0) return std::nullopt;
+  return static_cast<unsigned>(CPU_COUNT(&cpus));
 }
 
 // The loop takes these from a signalfd; every thread inherits the mask.
@@ -116,9 +123,10 @@ Result<void> App::start() {
   namer_ = std::move(*namer);
 
   attachments_ = std::make_unique<Attachments>(engines(), *namer_, functions_, clock_, AttachmentLimits{});
-  source_ = std::make_unique<LiveSource>(
-      LiveSource::Parts{*census_, *attachments_, procfs_, std::max(1U, std::thread::hardware_concurrency())}, clock_,
-      config_);
+  Entitlement entitlement(std::max(1U, std::thread::hardware_concurrency()),
+                          {CgroupFiles("/sys/fs/cgroup"), allowed_cpus});
+  source_ = std::make_unique<LiveSource>(LiveSource::Parts{*census_, *attachments_, procfs_, std::move(entitlement)},
+                                         clock_, config_);
   detection_ = std::make_unique<Detection>(detection_policy(config_), detector_settings(config_));
   policy_ = std::make_unique<AlertPolicy>(
       alert_policy_options(config_), clock_, random_alert_ids(),

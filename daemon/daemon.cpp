@@ -24,7 +24,9 @@ AlertPolicyOptions alert_policy_options(const Config& config) {
   options.cooldown_s = config.alerts.cooldown_s;
   options.false_alarm_budget = config.alerts.false_alarm_budget;
   const DetectorSettings detectors = detector_settings(config);
-  options.adopt_after_s = std::min(detectors.composition.adopt_after_s, detectors.rate.adopt_after_s);
+  options.adopt_after_s =
+      std::min({detectors.composition.adopt_after_s, detectors.rate.adopt_after_s, detectors.wait.adopt_after_s,
+                detectors.subspace.adopt_after_s, detectors.peers.adopt_after_s});
   return options;
 }
 

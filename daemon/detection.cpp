@@ -2,15 +2,41 @@
 #include "daemon/detection.h"
 
 #include <algorithm>
+#include <cmath>
+#include <string_view>
 #include <utility>
 
+#include "daemon/entitlement.h"
+
 namespace stackwatch {
+namespace {
+
+/// Workers of one service have one name and one control group. Not one parent: a capture does not tell it, and a replay
+/// must find the same siblings.
+uint64_t service_of(const ProcessSample& sample) {
+  const uint64_t name = std::hash<std::string_view>{}(sample.comm);
+  const uint64_t group = std::hash<std::string_view>{}(sample.cgroup);
+  return (name ^ (group * 0x9e3779b97f4a7c15ULL)) | 1;
+}
+
+PeerSample peer_sample(const CensusDelta& delta, const ProcessSample& sample) {
+  return {.process = delta.process,
+          .service = service_of(sample),
+          .time_s = delta.time_s,
+          .interval_s = delta.interval_s,
+          .on_cpu_s = delta.on_cpu_s,
+          .run_queue_s = delta.run_queue_s,
+          .weight = Entitlement::weight(sample)};
+}
+
+}  // namespace
 
 std::vector<Observation> Detection::observe(const TickBatch& batch) {
   std::vector<Observation> observations;
   observations.reserve(2 * batch.deltas.size());
   for (const ProcessKey& process : batch.replaced) processes_.erase(process);
   observe_census(batch, observations);
+  observe_peers(observations);
   for (const NamedDelta& delta : batch.deltas) observe_delta(delta, observations);
   for (const ProcessKey& process : batch.exits) processes_.erase(process);
   for (const ProcessKey& process : batch.detached) processes_.erase(process);
@@ -20,6 +46,7 @@ std::vector<Observation> Detection::observe(const TickBatch& batch) {
 
 // Before the deltas: what a probe's detector conditions on must be there when the delta comes.
 void Detection::observe_census(const TickBatch& batch, std::vector<Observation>& observations) {
+  peer_samples_.clear();
   for (const ProcessSample& sample : batch.samples) {
     const auto found = processes_.find(sample.key);
     if (found == processes_.end()) continue;
@@ -33,6 +60,7 @@ void Detection::observe_census(const TickBatch& batch, std::vector<Observation>&
     observation.probe = ProbeKind::kCensus;
     observation.time_s = batch.time_s;
     observation.functions = watched.functions;
+    if (settings_.peers.enabled) peer_samples_.push_back(peer_sample(*delta, sample));
     detectors_of(watched, ProbeKind::kCensus);
     for (auto& [probe, detectors] : watched.probes) {
       for (const auto& detector : detectors) {
@@ -40,6 +68,17 @@ void Detection::observe_census(const TickBatch& batch, std::vector<Observation>&
         if (finding && probe == ProbeKind::kCensus) observation.findings.push_back(std::move(*finding));
       }
     }
+  }
+}
+
+// So far there are census observations alone, in the same order as the samples.
+void Detection::observe_peers(std::vector<Observation>& observations) {
+  auto observation = observations.begin();
+  for (auto& [process, finding] : peers_.observe(peer_samples_)) {
+    observation = std::find_if(observation, observations.end(),
+                               [&process](const Observation& o) { return o.process == process; });
+    if (observation == observations.end()) return;
+    observation->findings.push_back(std::move(finding));
   }
 }
 
@@ -76,6 +115,7 @@ void Detection::for_each_detector(const Action& action) {
 void Detection::share_budget() {
   size_t streams = 0;
   for_each_detector([&streams](const Detector& detector) { streams += detector.streams(); });
+  streams += peers_.streams();
   streams_ = streams;
   // Thresholds go with the logarithm: a change of less than a tenth moves them by less than 0.1.
   const double now = std::max(1000.0, static_cast<double>(streams));
@@ -90,6 +130,7 @@ void Detection::configure(const DetectionPolicy& policy, const DetectorSettings&
   policy_.expected_streams = std::max(policy.expected_streams, streams);
   settings_ = settings;
   for_each_detector([this](Detector& detector) { detector.set_policy(policy_); });
+  peers_.set_policy(policy_);
 }
 
 }  // namespace stackwatch

@@ -9,6 +9,7 @@
 #include "core/process.h"
 #include "daemon/alerting/alert_policy.h"
 #include "daemon/delta_source.h"
+#include "detectors/peers.h"
 #include "detectors/registry.h"
 
 namespace stackwatch {
@@ -17,7 +18,8 @@ namespace stackwatch {
 /// A process is watched from its first delta on. One thread.
 class Detection {
  public:
-  Detection(const DetectionPolicy& policy, const DetectorSettings& settings) : policy_(policy), settings_(settings) {}
+  Detection(const DetectionPolicy& policy, const DetectorSettings& settings)
+      : policy_(policy), settings_(settings), peers_(policy, settings.peers) {}
 
   /// What the detectors say about a batch: one observation per delta, and one per census of a watched process.
   /// Processes that ended or were detached lose their detectors afterwards.
@@ -36,6 +38,7 @@ class Detection {
     const FunctionTable* functions = nullptr;
   };
   void observe_census(const TickBatch& batch, std::vector<Observation>& observations);
+  void observe_peers(std::vector<Observation>& observations);
   void observe_delta(const NamedDelta& delta, std::vector<Observation>& observations);
   Detectors& detectors_of(Watched& watched, ProbeKind probe);
   template <class Action>
@@ -45,6 +48,8 @@ class Detection {
   DetectionPolicy policy_;
   DetectorSettings settings_;
   std::unordered_map<ProcessKey, Watched> processes_;
+  PeersDetector peers_;
+  std::vector<PeerSample> peer_samples_;  // of the tick at hand
   size_t streams_ = 0;
 };
 

@@ -1,31 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/process.h"
+#include "daemon/cgroup_cpu.h"
 
 namespace stackwatch {
 
 /// The scheduler's weight of a nice value: 1024 at 0, a quarter more or less per step (sched_prio_to_weight).
 [[nodiscard]] double weight_of_nice(int nice);
 
-/// How many CPU cores each process may count on when everybody who is active wants all. What decides it today is the
-/// nice value and the policy; cgroup weights, quotas and affinity belong here too.
+/// How many CPU cores each process may count on when everybody who is active wants all: by nice value and policy among
+/// the tasks of its control group, by weight among the groups at each level, and no more than quotas, cpusets, its
+/// affinity and its number of threads allow. What a group cannot use because of its quota is not given to the others:
+/// they are entitled to their part, and may use more.
+///
+/// Cheap: files are read per control group, not per process, of groups with active processes alone, at most
+/// kReadsPerTick groups a tick and each at most every kRefreshS.
 class Entitlement {
  public:
-  explicit Entitlement(unsigned cpus) : cpus_(cpus) {}
+  /// Opening four files takes about 30 us: 1 ms a tick.
+  static constexpr size_t kReadsPerTick = 32;
+  static constexpr double kRefreshS = 5;
+  /// Groups that are known; of more, those that were not active for longest are forgotten. About 200 bytes each.
+  static constexpr size_t kMaxGroups = 2048;
+  /// Reads of a process's affinity a tick, 1 us each, and their life.
+  static constexpr size_t kAffinityReadsPerTick = 64;
+  static constexpr double kAffinityRefreshS = 30;
 
-  /// Tells who competes in this tick: `active` are the processes that used the CPU or waited for it.
-  void begin_tick(const std::vector<const ProcessSample*>& active);
+  struct Sources {
+    CgroupFiles cgroups;
+    /// How many CPUs the scheduler may put a process on, by the pid of the daemon's own namespace; may be empty.
+    std::function<std::optional<unsigned>(int32_t pid_in_ns)> allowed_cpus;
+  };
+  struct Active {
+    const ProcessSample* process = nullptr;
+    double cores = 0;  ///< that it uses now
+  };
+  /// What holds a process back.
+  struct Limits {
+    std::optional<double> quota_cores;  ///< the tightest of its groups
+    double quota_used = 0;              ///< cores that all active processes under that quota use
+    double throttled = 0;               ///< part of the last periods in which that group was stopped, 0 to 1
+  };
+
+  explicit Entitlement(unsigned cpus) : cpus_(cpus) {}
+  Entitlement(unsigned cpus, Sources sources) : cpus_(cpus), sources_(std::move(sources)) {}
+
+  /// Tells who competes in this tick, which ends at `time_s`: who used the CPU or waited for it.
+  void begin_tick(double time_s, std::span<const Active> active);
   /// In cores, more than 0. Bounded by the number of threads: one thread can use one core.
   [[nodiscard]] double cores(const ProcessSample& process) const;
+  [[nodiscard]] Limits limits(const ProcessSample& process) const;
+  /// What the scheduler owes it against others in the same group.
+  [[nodiscard]] static double weight(const ProcessSample& process);
 
  private:
-  [[nodiscard]] static double weight(const ProcessSample& process);
+  struct Group {
+    CgroupCpu cpu;
+    double read_s = -1e300;
+    double throttled = 0;
+    uint64_t active_tick = 0;
+    double competing = 0;  // weights of active tasks and groups in it
+    double used = 0;       // cores, everything below included
+    double share = 0;      // cores that all in it may count on
+    unsigned allowed = 0;
+  };
+  struct Affinity {
+    unsigned cpus = 0;
+    double read_s = 0;
+  };
+
+  void read_groups(double time_s, std::span<const Active> active);
+  void read(const std::string& path, Group& group, double time_s) const;
+  void read_affinities(double time_s, std::span<const Active> active);
+  void share_out();
+  /// The nearest group above (or the one itself) that competes as one.
+  [[nodiscard]] std::string competing_group(std::string path) const;
+  [[nodiscard]] const Group* group(const std::string& path) const;
+  void bound();
+
   unsigned cpus_;
-  double total_weight_ = 0;
+  Sources sources_;
+  std::unordered_map<std::string, Group> groups_;  // by path; "" is the root
+  std::unordered_map<ProcessKey, Affinity> affinities_;
+  uint64_t ticks_ = 0;
 };
 
 }  // namespace stackwatch

@@ -28,7 +28,10 @@ AttachmentLimits limits_of(const Config& config) {
 }  // namespace
 
 LiveSource::LiveSource(Parts parts, const Clock& clock, const Config& config)
-    : parts_(std::move(parts)), clock_(clock), ranker_(config.ranking, parts_.cpus), rules_(parts_.procfs) {
+    : parts_(std::move(parts)),
+      clock_(clock),
+      ranker_(config.ranking, std::move(parts_.entitlement)),
+      rules_(parts_.procfs) {
   configure(config);
 }
 

@@ -28,7 +28,7 @@ class LiveSource final : public DeltaSource {
     Census& census;
     Attachments& attachments;
     Procfs procfs;
-    unsigned cpus = 1;
+    Entitlement entitlement{1};  ///< what the ranking holds processes against
   };
   /// `parts` and `clock` outlive the source.
   LiveSource(Parts parts, const Clock& clock, const Config& config);

@@ -19,6 +19,9 @@ constexpr double kMaxChange = 4;        // sixteen times the usual; more says no
 /// Below these amounts a change of a metric is of no interest: 1 % of a core, 100 switches/s, 1 MB, …
 constexpr Metrics kFloor = {0.01, 0.01, 100, 100, 1 << 20, 1 << 20};
 
+constexpr double kThrottled = 0.05;   // of the periods; less is a burst now and then
+constexpr double kQuotaCounts = 1.1;  // a quota that is far above what it is entitled to anyway holds nobody back
+
 double share_of_step(double interval_s, double half_life_s) { return 1 - std::exp2(-interval_s / half_life_s); }
 
 size_t index(Metric metric) { return static_cast<size_t>(metric); }
@@ -76,6 +79,7 @@ Ranked Ranker::rank(const ProcessSample& sample, const History& history, const M
   ranked.past = history.past;
   ranked.age_s = history.age_s;
   ranked.entitled_cores = entitlement_.cores(sample);
+  ranked.limits = entitlement_.limits(sample);
   const RankingWeights& w = config_.weights;
   const Metrics weights = {w.on_cpu, w.run_queue, w.switches, w.faults, w.rss, w.io};
   for (size_t m = 0; m < kMetrics; ++m) {
@@ -85,7 +89,7 @@ Ranked Ranker::rank(const ProcessSample& sample, const History& history, const M
     ranked.parts[m] = std::max(ranked.parts[m], 0.0);
   }
   const double cores = now[index(Metric::kOnCpu)];
-  ranked.parts[kMetrics] = w.entitlement * cores / ranked.entitled_cores;
+  ranked.parts[kMetrics] = w.entitlement * (cores / ranked.entitled_cores + ranked.limits.throttled);
   ranked.score = w.on_cpu * cores + std::accumulate(ranked.parts.begin(), ranked.parts.end(), 0.0);
   return ranked;
 }
@@ -94,17 +98,17 @@ const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<Proc
   const double interval_s = std::clamp(time_s - last_time_s_, 1e-3, 3600.0);
   last_time_s_ = time_s;
   ++ticks_;
-  std::vector<const ProcessSample*> active;
+  std::vector<Entitlement::Active> active;
   for (const ProcessSample& sample : samples) {
     const auto [entry, is_new] = histories_.try_emplace(sample.key);
     History& history = entry->second;
     history.seen = ticks_;
     update(history, sample, interval_s, is_new);
     if (history.now[index(Metric::kOnCpu)] + history.now[index(Metric::kRunQueue)] > kFloor[0])
-      active.push_back(&sample);
+      active.push_back({&sample, history.now[index(Metric::kOnCpu)]});
   }
   std::erase_if(histories_, [this](const auto& entry) { return entry.second.seen != ticks_; });
-  entitlement_.begin_tick(active);
+  entitlement_.begin_tick(time_s, active);
 
   ranking_.clear();
   ranking_.reserve(samples.size());
@@ -165,6 +169,12 @@ std::string Ranked::reason() const {
   const size_t most = static_cast<size_t>(std::ranges::max_element(parts) - parts.begin());
   const double cores = now[index(Metric::kOnCpu)];
   if (parts[most] <= 0) return "";
+  // Whoever waits for a CPU because of a quota is told the cause.
+  const bool is_held_back = most == kMetrics || most == index(Metric::kRunQueue);
+  if (is_held_back && limits.throttled >= kThrottled) return fmt::format("throttled {:.0f} %", 100 * limits.throttled);
+  if (most == kMetrics && limits.quota_cores && *limits.quota_cores <= kQuotaCounts * entitled_cores) {
+    return fmt::format("uses {:.0f} % of its quota", 100 * std::max(cores, limits.quota_used) / *limits.quota_cores);
+  }
   if (most == kMetrics) return fmt::format("uses {:.0f} % of its entitlement", 100 * cores / entitled_cores);
   static constexpr std::array<std::string_view, kMetrics> kWhat = {
       "CPU", "waiting for a CPU", "context switches", "page faults", "memory", "disk I/O"};

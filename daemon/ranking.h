@@ -26,23 +26,26 @@ struct Ranked {
   Metrics now{};   ///< cores, cores waiting, 1/s, 1/s, bytes, bytes/s
   Metrics past{};  ///< what the process usually does; equal to `now` where it is too young to tell
   double entitled_cores = 0;
+  Entitlement::Limits limits;
   double age_s = 0;  ///< since it was seen first
-  /// What its score is made of: one part per metric, and the share of its entitlement last. Weighted.
+  /// What its score is made of: one part per metric, and last how much of its entitlement it uses and how often it is
+  /// throttled. Weighted.
   std::array<double, kMetrics + 1> parts{};
 
-  /// What stands out most: "3.1x its usual CPU", "uses 92 % of its entitlement".
+  /// What stands out most: "3.1x its usual CPU", "throttled 40 %", "uses 92 % of its quota".
   [[nodiscard]] std::string reason() const;
 };
 
 /// Ranks processes by what they consume against what they are entitled to, and by how far each is from its own past.
 ///
-/// score = w_on_cpu·cores + w_entitlement·cores/entitled + Σ w_m·change_m, where change_m = log2(now/past) of metric m,
-/// between 0 and kMaxChange, and 0 while `now` is within kNoiseBand deviations of the past. Past and deviation are
-/// exponentially weighted (half-life kPastHalfLifeS); `now` is smoothed over kNowHalfLifeS. It is a heuristic that
-/// chooses whom to look at more closely; what people are told is decided by the detectors.
+/// score = w_on_cpu·cores + w_entitlement·(cores/entitled + throttled) + Σ w_m·change_m, where change_m =
+/// log2(now/past) of metric m, between 0 and kMaxChange, and 0 while `now` is within kNoiseBand deviations of the past.
+/// Past and deviation are exponentially weighted (half-life kPastHalfLifeS); `now` is smoothed over kNowHalfLifeS. It
+/// is a heuristic that chooses whom to look at more closely; what people are told is decided by the detectors.
 class Ranker {
  public:
   Ranker(RankingConfig config, unsigned cpus) : config_(config), entitlement_(cpus) {}
+  Ranker(RankingConfig config, Entitlement entitlement) : config_(config), entitlement_(std::move(entitlement)) {}
 
   void configure(const RankingConfig& config) { config_ = config; }
 

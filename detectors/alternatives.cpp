@@ -98,8 +98,11 @@ Alternatives level_alternatives(const LevelBaseline& baseline) {
     const double size = size_at(i, smallest, largest_up);
     put_level(out, i, baseline.level + edge, baseline.level + size, baseline.variance);
   }
-  for (int i = 0; i < kSizes && smallest <= baseline.level; ++i) {
-    const double size = size_at(i, smallest, baseline.level);
+  const double asked_down = baseline.min_decrease > 0 ? baseline.min_decrease : baseline.min_change;
+  const double smallest_down = std::max(asked_down, kJoinAt * edge);
+  const double largest_down = baseline.may_be_negative ? kLargestLevelFactor * smallest_down : baseline.level;
+  for (int i = 0; i < kSizes && baseline.may_decrease && smallest_down <= largest_down; ++i) {
+    const double size = size_at(i, smallest_down, largest_down);
     put_level(out, kSizes + i, baseline.level - edge, baseline.level - size, baseline.variance);
     out.decreases = true;
   }

@@ -14,10 +14,13 @@ struct ShareBaseline {
   double evidence = 20;   ///< natural logarithm of the evidence that a finding needs, > 0
 };
 struct LevelBaseline {
-  double level = 0;       ///< mean per unit of exposure
-  double variance = 0;    ///< long-run variance per unit of exposure, > 0
-  double exposure = 0;    ///< length of the baseline, > 0
-  double min_change = 0;  ///< smallest change of the level worth telling, > 0
+  double level = 0;              ///< mean per unit of exposure
+  double variance = 0;           ///< long-run variance per unit of exposure, > 0
+  double exposure = 0;           ///< length of the baseline, > 0
+  double min_change = 0;         ///< smallest increase of the level worth telling, > 0
+  double min_decrease = 0;       ///< likewise downwards; 0: as upwards
+  bool may_decrease = true;      ///< whether decreases are looked for at all
+  bool may_be_negative = false;  ///< the level is not bounded by 0: decreases reach as far as increases
 };
 
 /// Half-width of the interval in which the true level is taken to lie, in standard errors. The evidence is measured

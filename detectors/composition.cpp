@@ -45,6 +45,7 @@ std::string_view unit_of_measure(ProbeKind probe) {
       return "share of page faults";
     case ProbeKind::kOnCpu:
     case ProbeKind::kMemory:
+    case ProbeKind::kCensus:
       break;
   }
   return "share of samples";

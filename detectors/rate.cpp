@@ -1,278 +1,175 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "detectors/rate.h"
 
-#include <array>
+#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
 
-#include "detectors/alternatives.h"
+#include "detectors/stack_counts.h"
 
 namespace stackwatch {
 namespace {
 
-constexpr double kHoldLearning = 0.3;        // as for composition
-constexpr double kRecalibrateGrowth = 1.05;  // likewise
-constexpr int kMaxLearnPerTick = 4;          // likewise
-constexpr double kStillWorth = 0.5;          // likewise
-// A load that never settles (long phases) is learned as it is after so many times learn_s.
-constexpr double kMaxLearnFactor = 10;
-// The halves of the first baseline may differ by this part of the smallest change worth telling.
-constexpr double kSettled = 0.5;
-// Fewer blocks say nothing about a variance; few say little, so the estimate is raised by two standard errors of it.
-constexpr double kMinBlocks = 5;
-constexpr double kVarianceMargin = 2;
-// Growth from one block length to the next, three times as long, is taken to go on up to four times as long.
-const double kGrowthSteps = std::log(4.0) / std::log(3.0);
-// A level is never believed to be steadier than this, per second: part of the level, and of the smallest change.
-constexpr double kSteadiest = 0.05;
-constexpr double kSteadiestChange = 0.1;
-// A tick far out is evidence for no more than this distance from the level: loads have long upper tails, and a busy
-// half minute is not a new level.
-constexpr double kBelievedDeviations = 3;
-constexpr double kBelievedChanges = 2;
-// Page faults below this many a second are nobody's trouble.
-constexpr double kMinFaultsPerSecond = 100;
+// Beyond this (a million cores, or threads, or 10^15 of anything else a second) a number is garbage.
+constexpr double kMaxCores = 1e6;
+constexpr double kMaxPerSecond = 1e15;
+// Below these a change is nobody's trouble: faults and switches a second, bytes a second.
+constexpr double kMinFaults = 100;
+constexpr double kMinAllFaults = 2000;  // the census sees minor faults of every allocation
+constexpr double kMinSwitches = 5000;
+constexpr double kMinIoBytes = 4e6;
+// What the process usually gets is forgotten with this half-life: minutes, as starvation takes minutes to matter.
+constexpr double kUsualHalfLifeS = 600;
 
-std::string_view unit_of_measure(ProbeKind probe) {
-  switch (probe) {
-    case ProbeKind::kOnCpu:
-      return "cores";
-    case ProbeKind::kBlocked:
-    case ProbeKind::kRunQueue:
-      return "threads waiting";
-    case ProbeKind::kPageFault:
-    case ProbeKind::kMemory:
+LevelChange::Options options_of(const RateSettings& settings, double min_change) {
+  LevelChange::Options out;
+  out.learn_s = settings.learn_s;
+  out.quarantine_s = settings.quarantine_s;
+  out.memory_s = settings.memory_s;
+  out.persistence_s = settings.persistence_s;
+  out.adopt_after_s = settings.adopt_after_s;
+  out.min_relative_change = settings.min_relative_change;
+  out.min_change = min_change;
+  return out;
+}
+
+bool usable_time(double time_s, double interval_s, double last_end_s) {
+  return std::isfinite(time_s) && time_s > last_end_s && std::isfinite(interval_s) && interval_s > 0;
+}
+
+/// False where the delta must not be used.
+bool amount_of(const NamedDelta& delta, double& amount) {
+  if (delta.probe == ProbeKind::kOnCpu) {
+    amount = delta.exposure_s;
+    return std::isfinite(amount) && amount >= 0 && amount <= kMaxCores * delta.interval_s;
+  }
+  amount = 0;
+  for (const NamedDelta::Value& value : delta.values) {
+    if (value.value < 0) return false;
+    amount += static_cast<double>(value.value);
+  }
+  return amount <= kMaxPerSecond * delta.interval_s && !too_lossy(delta, amount);
+}
+
+double amount_of(const CensusDelta& census, RateMetric metric) {
+  switch (metric) {
+    case RateMetric::kStarved:
+      return census.run_queue_s;
+    case RateMetric::kSwitches:
+      return census.voluntary_switches + census.involuntary_switches;
+    case RateMetric::kAllFaults:
+      return census.minor_faults + census.major_faults;
+    case RateMetric::kIo:
+      return census.read_bytes + census.write_bytes;
+    case RateMetric::kCores:
+    case RateMetric::kFaults:
       break;
   }
-  return "faults per second";
+  return 0;
+}
+
+std::string_view unit_of_measure(RateMetric metric) {
+  switch (metric) {
+    case RateMetric::kCores:
+      return "cores";
+    case RateMetric::kFaults:
+    case RateMetric::kAllFaults:
+      return "faults per second";
+    case RateMetric::kStarved:
+      return "threads starved of CPU";
+    case RateMetric::kSwitches:
+      return "context switches per second";
+    case RateMetric::kIo:
+      return "bytes of disk I/O per second";
+  }
+  return "";
 }
 
 }  // namespace
 
-RateDetector::RateDetector(ProbeKind probe, const DetectionPolicy& policy, const RateSettings& settings)
-    : probe_(probe), policy_(policy), settings_(settings), last_end_s_(-std::numeric_limits<double>::infinity()) {
-  evidence_.add();
-  moments_.add();
+RateDetector::RateDetector(RateMetric metric, const DetectionPolicy& policy, const RateSettings& settings)
+    : metric_(metric), settings_(settings), core_(policy, options_of(settings, smallest_change(policy))) {}
+
+double RateDetector::smallest_change(const DetectionPolicy& policy) const {
+  switch (metric_) {
+    case RateMetric::kCores:
+      return std::max({settings_.min_change_cores, policy.min_change_cores, 1e-3});
+    case RateMetric::kFaults:
+      return kMinFaults;
+    case RateMetric::kAllFaults:
+      return kMinAllFaults;
+    case RateMetric::kStarved:
+      return settings_.min_starved_threads;
+    case RateMetric::kSwitches:
+      return kMinSwitches;
+    case RateMetric::kIo:
+      return kMinIoBytes;
+  }
+  return 1;
 }
+
+void RateDetector::set_policy(const DetectionPolicy& policy) { core_.set_policy(policy, smallest_change(policy)); }
 
 std::optional<Finding> RateDetector::observe(const NamedDelta& delta) {
-  RateTick tick;
-  if (!read_rate_tick(delta, last_end_s_, tick)) return change_ ? std::optional(report()) : std::nullopt;
-  last_end_s_ = tick.end_s;
-  window_.push(tick);
-  if (learning_) {
-    learn_first(tick);
-    return std::nullopt;
+  LevelTick tick{delta.time_s, delta.interval_s};
+  if (!usable_time(delta.time_s, delta.interval_s, core_.last_end_s()) || !amount_of(delta, tick.amount)) {
+    return report(core_.standing());
   }
-  evidence_.begin_tick(tick.interval_s, evidence_cap(threshold(), settings_.persistence_s, policy_.tick_s));
-  evidence_.update(0, believed(tick) * tick.interval_s);
-  evidence_.finish_tick();
-  if (change_) return follow_change(tick);
-  learn_ripe();
-  return look_for_change();
+  tick.wanted = tick.amount;
+  if (metric_ == RateMetric::kCores) tick.wanted += waiting_at(delta.time_s) * delta.interval_s;
+  return report(core_.observe(tick));
 }
 
-void RateDetector::set_policy(const DetectionPolicy& policy) {
-  policy_ = policy;
-  if (!learning_) calibrate();
-}
-
-double RateDetector::smallest_change() const {
-  const double least = probe_ == ProbeKind::kPageFault
-                           ? kMinFaultsPerSecond
-                           : std::max({settings_.min_change_cores, policy_.min_change_cores, 1e-3});
-  return std::max(least, settings_.min_relative_change * level());
-}
-
-// ---- learning
-
-double RateDetector::believed(const RateTick& tick) const {
-  const double reach = std::max(kBelievedDeviations * deviation_, kBelievedChanges * smallest_change());
-  return std::clamp(tick.rate(), level() - reach, level() + reach);
-}
-
-void RateDetector::learn(const RateTick& tick) {
-  double amount = tick.amount;
-  if (!learning_) {
-    const double most = kWinsor * deviation_ + smallest_change();
-    amount = std::clamp(tick.rate(), level() - most, level() + most) * tick.interval_s;
+std::optional<Finding> RateDetector::observe_census(const CensusDelta& census) {
+  if (!usable_time(census.time_s, census.interval_s, -1e300)) return report(core_.standing());
+  const double cores = census.on_cpu_s / census.interval_s;
+  const double waiting = census.run_queue_s / census.interval_s;
+  if (cores >= 0 && cores <= kMaxCores && waiting >= 0 && waiting <= kMaxCores) {
+    censuses_[next_census_++ % kCensuses] = {census.time_s, waiting, cores};
   }
-  const BlockMoments::Count count{0, static_cast<float>(amount)};
-  moments_.learn({&count, 1}, tick.interval_s);
-  amount_ += amount;
-  exposure_ += tick.interval_s;
-  if (exposure_ >= 2 * settings_.memory_s && moments_.at_boundary()) {
-    moments_.halve();
-    amount_ /= 2;
-    exposure_ /= 2;
-    calibrated_s_ /= 2;
+  if (!is_of_census()) return std::nullopt;
+  LevelTick tick{census.time_s, census.interval_s, amount_of(census, metric_)};
+  tick.wanted = tick.amount;
+  const bool usable = std::isfinite(tick.amount) && tick.amount >= 0 && tick.rate() <= kMaxPerSecond;
+  if (!usable || census.time_s <= core_.last_end_s()) return report(core_.standing());
+  const auto claim = core_.observe(tick);
+  if (!claim) {
+    const double step = std::max(1 - std::exp2(-census.interval_s / kUsualHalfLifeS),
+                                 census.interval_s / (usual_weight_ += census.interval_s));
+    usual_cores_ += step * (cores - usual_cores_);
   }
+  return report(claim);
 }
 
-void RateDetector::learn_first(const RateTick& tick) {
-  if (learning_since_s_ == 0) learning_since_s_ = tick.begin_s();
-  learn(tick);
-  learned_ticks_ = window_.pushed();
-  if (exposure_ < settings_.learn_s) return;
-  const bool too_long = tick.end_s - learning_since_s_ > kMaxLearnFactor * settings_.learn_s;
-  if (!settled() && !too_long) {
-    relearn_since(tick.end_s - exposure_ / 2);
-    return;
+double RateDetector::waiting_at(double time_s) const {
+  const Census* nearest = &censuses_[0];
+  for (const Census& census : censuses_) {
+    if (std::abs(census.time_s - time_s) < std::abs(nearest->time_s - time_s)) nearest = &census;
   }
-  learning_ = false;
-  watched_from_ = window_.pushed();
-  calibrate();
+  return nearest->time_s > 0 ? nearest->waiting : 0;
 }
 
-bool RateDetector::settled() const {
-  std::array<double, 2> amount{};
-  std::array<double, 2> wall{};
-  const double middle = last_end_s_ - exposure_ / 2;
-  for (size_t i = 0; i < window_.size(); ++i) {
-    const RateTick& tick = window_[i];
-    if (tick.begin_s() < last_end_s_ - exposure_) continue;
-    const size_t half = tick.end_s > middle ? 1 : 0;
-    amount[half] += tick.amount;
-    wall[half] += tick.interval_s;
-  }
-  if (wall[0] <= 0 || wall[1] <= 0) return true;
-  return std::abs(amount[1] / wall[1] - amount[0] / wall[0]) <= kSettled * smallest_change();
+// Who waits more and gets more asks for more: that is its own doing, and `kCores` tells it.
+bool RateDetector::gets_more(const LevelClaim& claim) const {
+  const Census& now = censuses_[(next_census_ + kCensuses - 1) % kCensuses];
+  return claim.after > claim.before && now.cores > usual_cores_ * (1 + settings_.min_relative_change / 2) + 0.05;
 }
 
-void RateDetector::relearn_since(double begin_s) {
-  moments_.clear();
-  amount_ = exposure_ = calibrated_s_ = 0;
-  for (size_t i = 0; i < window_.size(); ++i) {
-    if (window_[i].begin_s() >= begin_s) learn(window_[i]);
-  }
-}
-
-void RateDetector::learn_ripe() {
-  const bool hold = evidence_.score(0) > kHoldLearning * threshold();
-  for (int i = 0; i < kMaxLearnPerTick && learned_ticks_ < window_.pushed(); ++i) {
-    const bool last_chance = window_.pushed() - learned_ticks_ >= RateWindow::kCapacity;
-    const RateTick& oldest = window_[window_.index_of(learned_ticks_)];
-    if (!last_chance && (hold || oldest.end_s > last_end_s_ - settings_.quarantine_s)) break;
-    learn(oldest);
-    ++learned_ticks_;
-  }
-  if (exposure_ >= kRecalibrateGrowth * calibrated_s_) calibrate();
-}
-
-void RateDetector::calibrate() {
-  calibrated_s_ = exposure_;
-  const double steadiest = kSteadiest * level() + kSteadiestChange * smallest_change();
-  double variance = steadiest * steadiest;
-  double shorter = 0;
-  double growth = 1;
-  for (size_t scale = 0; scale < kBlockScales && moments_.blocks(scale) >= kMinBlocks; ++scale) {
-    const double degrees = moments_.blocks(scale) - 1;
-    const double estimate = moments_.scatter(0, scale) / degrees;
-    if (scale == 0) deviation_ = std::sqrt(estimate);
-    variance = std::max(variance, estimate * (1 + kVarianceMargin * std::sqrt(2 / degrees)));
-    growth = shorter > 0 ? std::clamp(estimate / shorter, 1.0, 3.0) : 1;
-    shorter = estimate;
-  }
-  // Where the estimate still grows at the longest blocks it would have gone on to grow at longer ones: phases are
-  // longer than what was seen so far.
-  variance_ = variance * std::pow(growth, kGrowthSteps);
-  evidence_.calibrate(0, level_alternatives({level(), variance_, exposure_, smallest_change()}));
-}
-
-// ---- findings
-
-std::optional<Finding> RateDetector::look_for_change() {
-  if (evidence_.score(0) < threshold()) return std::nullopt;
-  Change change;
-  change.before = level();
-  change.score = evidence_.score(0);
-  const size_t first = onset(recent());
-  change.onset_s = window_[first].begin_s();
-  for (size_t i = first; i < window_.size(); ++i) {
-    change.amount += window_[i].amount;
-    change.wall_s += window_[i].interval_s;
-  }
-  if (!worth_telling(change, 1)) return std::nullopt;
-  change_ = change;
-  return report();
-}
-
-double RateDetector::recent() const {
-  const double ticks = std::max(5.0, settings_.persistence_s / std::max(policy_.tick_s, 1e-3));
-  const size_t count = static_cast<size_t>(std::min(ticks, static_cast<double>(window_.size())));
-  std::vector<double> rates;
-  for (size_t i = window_.size() - count; i < window_.size(); ++i) rates.push_back(window_[i].rate());
-  const auto middle = rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2);
-  std::nth_element(rates.begin(), middle, rates.end());
-  return *middle;
-}
-
-size_t RateDetector::onset(double after) const {
-  const double before = level();
-  const double middle = (before + after) / 2;
-  const double reach = std::abs(after - before);
-  double sum = 0;
-  double most = 0;
-  size_t first = window_.size() - 1;
-  for (size_t i = window_.size(); i-- > window_.index_of(watched_from_);) {
-    // Cut off around both levels: one tick that is far out must not be the whole change.
-    const double rate = std::clamp(window_[i].rate(), middle - reach, middle + reach);
-    sum += (rate - middle) * (after > before ? 1 : -1) * window_[i].interval_s;
-    if (sum <= most) continue;
-    most = sum;
-    first = i;
-  }
-  return first;
-}
-
-bool RateDetector::worth_telling(const Change& change, double part) const {
-  return std::abs(change.after() - change.before) >= part * smallest_change();
-}
-
-std::optional<Finding> RateDetector::follow_change(const RateTick& tick) {
-  Change& change = *change_;
-  change.amount += tick.amount;
-  change.wall_s += tick.interval_s;
-  change.score = std::max(change.score, evidence_.score(0));
-  const double middle = (change.before + change.after()) / 2;
-  const double ratio = (tick.rate() - middle) * (change.before - change.after()) * tick.interval_s / variance_;
-  const double most = kReturnScore / kReturnTicks;
-  change.returned = std::max(0.0, change.returned + std::clamp(ratio, -most, most));
-  if (change.returned >= kReturnScore || !worth_telling(change, kStillWorth)) {
-    forget_change();
-    return std::nullopt;
-  }
-  if (last_end_s_ - change.onset_s >= settings_.adopt_after_s) {
-    const double onset_s = change.onset_s;
-    forget_change();
-    learning_ = true;  // as it is, not cut off around the old level
-    relearn_since(onset_s);
-    learning_ = exposure_ < settings_.learn_s;
-    learning_since_s_ = 0;
-    if (!learning_) calibrate();
-    return std::nullopt;
-  }
-  return report();
-}
-
-void RateDetector::forget_change() {
-  change_.reset();
-  evidence_.reset_all();
-  learned_ticks_ = watched_from_ = window_.pushed();
-}
-
-Finding RateDetector::report() const {
+std::optional<Finding> RateDetector::report(const std::optional<LevelClaim>& claim) const {
+  if (!claim) return std::nullopt;
+  // A queue that got shorter is good news, and not the process's.
+  if (metric_ == RateMetric::kStarved && (claim->after < claim->before || gets_more(*claim))) return std::nullopt;
   Finding out;
   out.detector = kName;
-  out.probe = probe_;
-  out.before = change_->before;
-  out.after = change_->after();
-  out.unit_of_measure = unit_of_measure(probe_);
-  out.change_cores = probe_ == ProbeKind::kOnCpu ? out.after - out.before : 0;
-  out.onset_s = change_->onset_s;
-  out.score = change_->score;
-  out.threshold = threshold();
+  out.probe = metric_ == RateMetric::kCores    ? ProbeKind::kOnCpu
+              : metric_ == RateMetric::kFaults ? ProbeKind::kPageFault
+                                               : ProbeKind::kCensus;
+  out.before = claim->before;
+  out.after = claim->after;
+  out.unit_of_measure = unit_of_measure(metric_);
+  out.change_cores = metric_ == RateMetric::kCores ? out.after - out.before : 0;
+  out.onset_s = claim->onset_s;
+  out.score = claim->score;
+  out.threshold = claim->threshold;
   return out;
 }
 

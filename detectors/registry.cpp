@@ -4,35 +4,69 @@
 #include <array>
 
 #include "detectors/composition.h"
+#include "detectors/leak.h"
+#include "detectors/peers.h"
 #include "detectors/rate.h"
+#include "detectors/subspace.h"
+#include "detectors/wait.h"
 
 namespace stackwatch {
 namespace {
 
-/// One row per detector. A new one is a file pair, a struct of settings and a row here.
+using Detectors = std::vector<std::unique_ptr<Detector>>;
+
+/// One row per detector: adds those that make sense for a probe. A new one is a file pair, a struct of settings and a
+/// row here.
 struct Row {
   std::string_view name;
-  bool (*wanted)(ProbeKind, const DetectorSettings&);
-  std::unique_ptr<Detector> (*make)(ProbeKind, const DetectionPolicy&, const DetectorSettings&);
+  void (*make)(ProbeKind, const DetectionPolicy&, const DetectorSettings&, Detectors&);
 };
 
-constexpr std::array<Row, 2> kTable{{
-    {CompositionDetector::kName,
-     // Not for run_queue: where a process is when others take its CPU away is their doing, not its own.
-     [](ProbeKind probe, const DetectorSettings& s) {
-       return s.composition.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kRunQueue &&
-              probe != ProbeKind::kCensus;
-     },
-     [](ProbeKind, const DetectionPolicy& policy, const DetectorSettings& s) -> std::unique_ptr<Detector> {
-       return std::make_unique<CompositionDetector>(policy, s.composition);
-     }},
-    {RateDetector::kName,
-     [](ProbeKind probe, const DetectorSettings& s) {
-       return s.rate.enabled && probe != ProbeKind::kMemory && probe != ProbeKind::kCensus;
-     },
-     [](ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s) -> std::unique_ptr<Detector> {
-       return std::make_unique<RateDetector>(probe, policy, s.rate);
-     }},
+// Shares of on-CPU samples and of faults: amounts of time and bytes have no independent counts. And not of run_queue:
+// where a process is when others take its CPU away is their doing, not its own.
+void make_composition(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  const bool wanted = probe == ProbeKind::kOnCpu || probe == ProbeKind::kPageFault;
+  if (s.composition.enabled && wanted) out.push_back(std::make_unique<CompositionDetector>(policy, s.composition));
+}
+
+// Not the total of `blocked`: what threads do not compute they wait, so it changes with every change of load.
+void make_rate(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  if (!s.rate.enabled) return;
+  const auto add = [&](RateMetric metric) { out.push_back(std::make_unique<RateDetector>(metric, policy, s.rate)); };
+  if (probe == ProbeKind::kOnCpu) add(RateMetric::kCores);
+  if (probe == ProbeKind::kPageFault) add(RateMetric::kFaults);
+  if (probe != ProbeKind::kCensus) return;
+  for (const auto metric : {RateMetric::kStarved, RateMetric::kSwitches, RateMetric::kAllFaults, RateMetric::kIo}) {
+    add(metric);
+  }
+}
+
+void make_wait(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  if (s.wait.enabled && probe == ProbeKind::kBlocked) out.push_back(std::make_unique<WaitDetector>(policy, s.wait));
+}
+
+void make_leak(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  const bool wanted = probe == ProbeKind::kMemory || probe == ProbeKind::kCensus;
+  if (s.leak.enabled && wanted) out.push_back(std::make_unique<LeakDetector>(probe, policy, s.leak));
+}
+
+void make_subspace(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  if (s.subspace.enabled && probe == ProbeKind::kOnCpu) {
+    out.push_back(std::make_unique<SubspaceDetector>(policy, s.subspace));
+  }
+}
+
+// It sees all processes at once: made by whoever has them.
+void make_peers(ProbeKind /*probe*/, const DetectionPolicy& /*policy*/, const DetectorSettings& /*s*/,
+                Detectors& /*out*/) {}
+
+constexpr std::array<Row, 6> kTable{{
+    {CompositionDetector::kName, make_composition},
+    {RateDetector::kName, make_rate},
+    {WaitDetector::kName, make_wait},
+    {LeakDetector::kName, make_leak},
+    {SubspaceDetector::kName, make_subspace},
+    {PeersDetector::kName, make_peers},
 }};
 
 constexpr auto kNames = [] {
@@ -48,9 +82,7 @@ std::span<const std::string_view> detector_names() { return kNames; }
 std::vector<std::unique_ptr<Detector>> make_detectors(ProbeKind probe, const DetectionPolicy& policy,
                                                       const DetectorSettings& settings) {
   std::vector<std::unique_ptr<Detector>> out;
-  for (const Row& row : kTable) {
-    if (row.wanted(probe, settings)) out.push_back(row.make(probe, policy, settings));
-  }
+  for (const Row& row : kTable) row.make(probe, policy, settings, out);
   return out;
 }
 

@@ -15,8 +15,8 @@ namespace stackwatch {
 /// Every detector there is, in the order in which they are run: the names that `[detectors.NAME]` may use.
 [[nodiscard]] std::span<const std::string_view> detector_names();
 
-/// The enabled detectors that make sense for a probe, for one process. None for `memory`: outstanding bytes have no
-/// shares, and their growth is another question than a rate. `settings` must have passed validate().
+/// The enabled detectors that make sense for a probe (or for the census), for one process. `peers` is not among them:
+/// it looks at all processes at once. `settings` must have passed validate().
 [[nodiscard]] std::vector<std::unique_ptr<Detector>> make_detectors(ProbeKind probe, const DetectionPolicy& policy,
                                                                     const DetectorSettings& settings = {});
 

@@ -36,6 +36,49 @@ class RangeCheck {
 
 constexpr double kMonthS = 30 * 86400.0;
 
+Result<void> validate_others(const DetectorSettings& settings) {
+  const WaitSettings& w = settings.wait;
+  const auto wait = RangeCheck("wait")
+                        .key("learn", w.learn_s, 30, 86400)
+                        .key("quarantine", w.quarantine_s, 0, 240)
+                        .key("memory", w.memory_s, 300, kMonthS)
+                        .key("persistence", w.persistence_s, 0, 240)
+                        .key("adopt_after", w.adopt_after_s, 60, kMonthS)
+                        .key("min_relative_change", w.min_relative_change, 0.1, 100)
+                        .key("min_change_threads", w.min_change_threads, 0.001, 4096)
+                        .key("max_streams", w.max_streams, 16, 8192)
+                        .result();
+  if (!wait) return wait;
+  const LeakSettings& l = settings.leak;
+  const auto leak = RangeCheck("leak")
+                        .key("settle", l.settle_s, 0, 86400)
+                        .key("block", l.block_s, 1, 3600)
+                        .key("min_growth_mb", l.min_growth_mb, 0.001, 1e6)
+                        .key("min_relative", l.min_relative, 0, 100)
+                        .key("max_streams", l.max_streams, 16, 8192)
+                        .result();
+  if (!leak) return leak;
+  const SubspaceSettings& s = settings.subspace;
+  const auto subspace = RangeCheck("subspace")
+                            .key("learn", s.learn_s, 60, 86400)
+                            .key("memory", s.memory_s, 300, kMonthS)
+                            .key("persistence", s.persistence_s, 0, 240)
+                            .key("adopt_after", s.adopt_after_s, 60, kMonthS)
+                            .key("explained", s.explained, 0.5, 0.999)
+                            .key("min_relative_change", s.min_relative_change, 0.1, 100)
+                            .result();
+  if (!subspace) return subspace;
+  const PeersSettings& p = settings.peers;
+  return RangeCheck("peers")
+      .key("learn", p.learn_s, 30, 86400)
+      .key("memory", p.memory_s, 300, kMonthS)
+      .key("persistence", p.persistence_s, 0, 240)
+      .key("adopt_after", p.adopt_after_s, 60, kMonthS)
+      .key("min_change_cores", p.min_change_cores, 0.001, 4096)
+      .key("min_siblings", p.min_siblings, 2, 1024)
+      .result();
+}
+
 }  // namespace
 
 Result<void> validate(const DetectorSettings& settings) {
@@ -52,15 +95,18 @@ Result<void> validate(const DetectorSettings& settings) {
                                .result();
   if (!composition) return composition;
   const RateSettings& r = settings.rate;
-  return RangeCheck("rate")
-      .key("learn", r.learn_s, 30, 86400)
-      .key("quarantine", r.quarantine_s, 0, 240)
-      .key("memory", r.memory_s, 300, kMonthS)
-      .key("persistence", r.persistence_s, 0, 240)
-      .key("adopt_after", r.adopt_after_s, 60, kMonthS)
-      .key("min_relative_change", r.min_relative_change, 0.1, 100)
-      .key("min_change_cores", r.min_change_cores, 0, 4096)
-      .result();
+  const auto rate = RangeCheck("rate")
+                        .key("learn", r.learn_s, 30, 86400)
+                        .key("quarantine", r.quarantine_s, 0, 240)
+                        .key("memory", r.memory_s, 300, kMonthS)
+                        .key("persistence", r.persistence_s, 0, 240)
+                        .key("adopt_after", r.adopt_after_s, 60, kMonthS)
+                        .key("min_relative_change", r.min_relative_change, 0.1, 100)
+                        .key("min_change_cores", r.min_change_cores, 0, 4096)
+                        .key("min_starved_threads", r.min_starved_threads, 0.1, 4096)
+                        .result();
+  if (!rate) return rate;
+  return validate_others(settings);
 }
 
 }  // namespace stackwatch

@@ -17,6 +17,10 @@ std::vector<DetectorSchema> schemas() {
   using Kind = DetectorSchema::Kind;
   const CompositionSettings composition;
   const RateSettings rate;
+  const WaitSettings wait;
+  const LeakSettings leak;
+  const SubspaceSettings subspace;
+  const PeersSettings peers;
   return {{"composition",
            composition.enabled,
            {{"learn", Kind::kDuration, composition.learn_s, 30, 86400},
@@ -35,7 +39,41 @@ std::vector<DetectorSchema> schemas() {
             {"persistence", Kind::kDuration, rate.persistence_s, 0, 240},
             {"adopt_after", Kind::kDuration, rate.adopt_after_s, 60, 2592000},
             {"min_relative_change", Kind::kNumber, rate.min_relative_change, 0.1, 100},
-            {"min_change_cores", Kind::kNumber, rate.min_change_cores, 0, 4096}}}};
+            {"min_change_cores", Kind::kNumber, rate.min_change_cores, 0, 4096},
+            {"min_starved_threads", Kind::kNumber, rate.min_starved_threads, 0.1, 4096}}},
+          {"wait",
+           wait.enabled,
+           {{"learn", Kind::kDuration, wait.learn_s, 30, 86400},
+            {"quarantine", Kind::kDuration, wait.quarantine_s, 0, 240},
+            {"memory", Kind::kDuration, wait.memory_s, 300, 2592000},
+            {"persistence", Kind::kDuration, wait.persistence_s, 0, 240},
+            {"adopt_after", Kind::kDuration, wait.adopt_after_s, 60, 2592000},
+            {"min_relative_change", Kind::kNumber, wait.min_relative_change, 0.1, 100},
+            {"min_change_threads", Kind::kNumber, wait.min_change_threads, 0.001, 4096},
+            {"max_streams", Kind::kInteger, static_cast<double>(wait.max_streams), 16, 8192}}},
+          {"leak",
+           leak.enabled,
+           {{"settle", Kind::kDuration, leak.settle_s, 0, 86400},
+            {"block", Kind::kDuration, leak.block_s, 1, 3600},
+            {"min_growth_mb", Kind::kNumber, leak.min_growth_mb, 0.001, 1e6},
+            {"min_relative", Kind::kNumber, leak.min_relative, 0, 100},
+            {"max_streams", Kind::kInteger, static_cast<double>(leak.max_streams), 16, 8192}}},
+          {"subspace",
+           subspace.enabled,
+           {{"learn", Kind::kDuration, subspace.learn_s, 60, 86400},
+            {"memory", Kind::kDuration, subspace.memory_s, 300, 2592000},
+            {"persistence", Kind::kDuration, subspace.persistence_s, 0, 240},
+            {"adopt_after", Kind::kDuration, subspace.adopt_after_s, 60, 2592000},
+            {"explained", Kind::kNumber, subspace.explained, 0.5, 0.999},
+            {"min_relative_change", Kind::kNumber, subspace.min_relative_change, 0.1, 100}}},
+          {"peers",
+           peers.enabled,
+           {{"learn", Kind::kDuration, peers.learn_s, 30, 86400},
+            {"memory", Kind::kDuration, peers.memory_s, 300, 2592000},
+            {"persistence", Kind::kDuration, peers.persistence_s, 0, 240},
+            {"adopt_after", Kind::kDuration, peers.adopt_after_s, 60, 2592000},
+            {"min_change_cores", Kind::kNumber, peers.min_change_cores, 0.001, 4096},
+            {"min_siblings", Kind::kInteger, static_cast<double>(peers.min_siblings), 2, 1024}}}};
 }
 
 std::string default_file() {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/fakes/fake_source.h"
 
 namespace stackwatch {
@@ -102,6 +104,33 @@ TEST_F(DetectionTest, TheCensusOfAWatchedProcessIsAnObservationOfItsOwn) {
   EXPECT_NE(both[0].functions, nullptr);
   EXPECT_EQ(observe(1'000).size(), 1U) << "a counter that went back is no census";
   EXPECT_EQ(observe(2'000).size(), 2U) << "and a beginning";
+}
+
+TEST_F(DetectionTest, OneWorkerThatBehavesUnlikeItsSiblingsIsTold) {
+  std::vector<ProcessSample> samples(6);
+  for (int32_t i = 0; i < 6; ++i) {
+    samples[static_cast<size_t>(i)].key = {1000 + i, 10'000'000};
+    samples[static_cast<size_t>(i)].comm = "worker";
+    samples[static_cast<size_t>(i)].cgroup = "/pool.service";
+    source_.does(samples[static_cast<size_t>(i)].key, kUsual);
+  }
+  std::set<int32_t> blamed;
+  const auto tick = [&](bool spins) {
+    TickBatch batch = source_.batch();
+    for (ProcessSample& sample : samples) {
+      sample.on_cpu_ns += spins && sample.key.pid == 1003 ? 950'000'000 : 200'000'000;
+    }
+    batch.samples = samples;
+    for (const Observation& observation : detection_.observe(batch)) {
+      for (const Finding& finding : observation.findings) {
+        if (finding.detector == "peers") blamed.insert(observation.process.pid);
+      }
+    }
+  };
+  for (int i = 0; i < 300; ++i) tick(false);
+  EXPECT_THAT(blamed, IsEmpty());
+  for (int i = 0; i < 100; ++i) tick(true);
+  EXPECT_THAT(blamed, ::testing::ElementsAre(1003));
 }
 
 TEST_F(DetectionTest, ProbesOfOneProcessAreJudgedApart) {

@@ -29,7 +29,7 @@ class MachineTest : public testing::Test {
   /// With `config_`; before the first tick.
   void make_source() {
     attachments_.emplace(Attachments::Engines{&engine_}, namer_, functions_, clock_, AttachmentLimits{});
-    source_.emplace(LiveSource::Parts{census_, *attachments_, Procfs("/nonexistent"), 4}, clock_, config_);
+    source_.emplace(LiveSource::Parts{census_, *attachments_, Procfs("/nonexistent"), Entitlement(4)}, clock_, config_);
   }
 
   static WatchRule rule(const std::string& name, bool children = false, double frequency_hz = 99) {

@@ -260,6 +260,24 @@ TEST_F(RankingTest, TheSameTimeIsMoreForWhoIsEntitledToLess) {
   EXPECT_NE(of(11).reason().find("of its entitlement"), std::string::npos) << of(11).reason();
 }
 
+TEST(RankedReason, NamesTheQuotaThatHoldsAProcessBack) {
+  Ranked ranked;
+  ranked.entitled_cores = 0.5;
+  ranked.now[static_cast<size_t>(Metric::kOnCpu)] = 0.46;
+  ranked.parts[kMetrics] = 0.5;
+  EXPECT_EQ(ranked.reason(), "uses 92 % of its entitlement");
+  ranked.limits.quota_cores = 0.5;
+  EXPECT_EQ(ranked.reason(), "uses 92 % of its quota");
+  ranked.limits.quota_used = 0.49;  // with others in its group
+  EXPECT_EQ(ranked.reason(), "uses 98 % of its quota");
+  ranked.limits.throttled = 0.4;
+  EXPECT_EQ(ranked.reason(), "throttled 40 %");
+  ranked.limits.throttled = 0.01;
+  EXPECT_EQ(ranked.reason(), "uses 98 % of its quota");
+  ranked.limits.quota_cores = 8;  // far above what it may count on
+  EXPECT_EQ(ranked.reason(), "uses 92 % of its entitlement");
+}
+
 TEST_F(RankingTest, NobodyIsASuspectWhereNoneAreWanted) {
   RankingConfig config;
   config.max_suspects = most_suspects_ = 0;

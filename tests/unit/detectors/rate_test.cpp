@@ -17,7 +17,7 @@ constexpr uint64_t kSeeds = 12;
 /// A process of which only the CPU time matters.
 class Load {
  public:
-  explicit Load(RateSettings settings = {}) : detector_(ProbeKind::kOnCpu, {}, settings) {
+  explicit Load(RateSettings settings = {}) : detector_(RateMetric::kCores, {}, settings) {
     delta_.probe = ProbeKind::kOnCpu;
   }
   std::optional<Finding> tick(double cores, double interval_s = 1) {
@@ -96,7 +96,7 @@ TEST(RateBadInput, NonsenseIsSkipped) {
 }
 
 TEST(RateBadInput, NegativeCountsAndLossesAreSkipped) {
-  RateDetector detector(ProbeKind::kPageFault, {}, {});
+  RateDetector detector(RateMetric::kFaults, {}, {});
   NamedDelta delta;
   delta.probe = ProbeKind::kPageFault;
   delta.interval_s = 1;
@@ -136,12 +136,12 @@ TEST(RateBadInput, DaysOfNothingStayAtNothing) {
 
 // ---- what it must find
 
-TEST(Rate, ADoubledLoadIsFound) {
+TEST(Rate, ATripledLoadIsFound) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Load load;
     Bursty before(seed, 0.4, 0.1, 2);
     ASSERT_FALSE(load.run(400, std::ref(before))) << seed;
-    Bursty after(seed + 100, 0.9, 0.1, 2);
+    Bursty after(seed + 100, 1.3, 0.1, 2);
     const auto finding = load.run(120, std::ref(after));
     ASSERT_TRUE(finding) << seed;
     EXPECT_GE(load.taken(), 20) << "no shorter than the persistence";
@@ -149,8 +149,8 @@ TEST(Rate, ADoubledLoadIsFound) {
     EXPECT_FALSE(finding->frame);
     EXPECT_NEAR(finding->onset_s, 400, 3) << seed;
     EXPECT_NEAR(finding->before, 0.4, 0.05);
-    EXPECT_NEAR(finding->after, 0.9, 0.1);
-    EXPECT_NEAR(finding->change_cores, 0.5, 0.12);
+    EXPECT_NEAR(finding->after, 1.3, 0.15);
+    EXPECT_NEAR(finding->change_cores, 0.9, 0.17);
     EXPECT_EQ(finding->unit_of_measure, "cores");
     EXPECT_GE(finding->score, finding->threshold);
   }
@@ -165,25 +165,115 @@ TEST(Rate, AProcessThatGoesQuietIsFound) {
   EXPECT_LT(finding->change_cores, -1.5);
 }
 
-TEST(Rate, WaitingThreadsAreCountedFromNanoseconds) {
-  RateDetector detector(ProbeKind::kBlocked, {}, {});
-  NamedDelta delta;
-  delta.probe = ProbeKind::kBlocked;
-  delta.interval_s = 1;
-  std::optional<Finding> finding;
-  for (int i = 0; i < 600 && !finding; ++i) {
-    delta.time_s += 1;
-    delta.values = {{StackId{0}, i < 400 ? 2'000'000'000 : 5'000'000'000}};
-    finding = detector.observe(delta);
-    if (i < 400) {
-      ASSERT_FALSE(finding);
+// ---- contention
+
+/// One tick of a process that computes for `cores` and waits for a CPU for `waiting`.
+std::optional<Finding> contended(Load& load, double cores, double waiting) {
+  CensusDelta census;
+  census.time_s = load.delta().time_s + 1;
+  census.interval_s = 1;
+  census.on_cpu_s = cores;
+  census.run_queue_s = waiting;
+  EXPECT_FALSE(load.detector().observe_census(census)) << "it answers to deltas";
+  return load.tick(cores);
+}
+
+TEST(RateContention, WhoGetsMoreBecauseACompetitorEndedIsNotBlamed) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Load load;
+    Bursty share(seed, 0.30, 0.05, 3);
+    for (int i = 0; i < 600; ++i) {
+      const double got = share(i);
+      ASSERT_FALSE(contended(load, got, 0.96 - got)) << seed;
     }
+    for (int i = 0; i < 1200; ++i)
+      ASSERT_FALSE(contended(load, 0.95 + 0.01 * (share(i) - 0.3), 0.01)) << seed << " " << i;
   }
+}
+
+TEST(RateContention, WhoGetsLessBecauseACompetitorCameIsNotBlamed) {
+  Load load;
+  Bursty noise(5, 0.95, 0.01, 3);
+  for (int i = 0; i < 600; ++i) ASSERT_FALSE(contended(load, noise(i), 0.01));
+  for (int i = 0; i < 1200; ++i) ASSERT_FALSE(contended(load, 0.3 * noise(i), 0.65)) << i;
+}
+
+TEST(RateContention, WhoWantsMoreIsFoundThoughTheMachineIsContended) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Load load;
+    Bursty noise(seed, 0.2, 0.1, 3);
+    for (int i = 0; i < 600; ++i) ASSERT_FALSE(contended(load, noise(i), 0.1));
+    std::optional<Finding> finding;
+    int ticks = 0;
+    for (; ticks < 100 && !finding; ++ticks) finding = contended(load, 4 * noise(ticks), 0.8);
+    ASSERT_TRUE(finding) << seed;
+    EXPECT_GE(ticks, 20);
+    EXPECT_NEAR(finding->after, 0.8, 0.1);
+  }
+}
+
+/// The census detectors, driven by what they need.
+class Census {
+ public:
+  explicit Census(RateMetric metric) : detector_(metric, {}, {}) {}
+  std::optional<Finding> tick(double on_cpu_s, double run_queue_s, double switches = 0, double io = 0) {
+    CensusDelta census;
+    census.time_s = ++time_s_;
+    census.interval_s = 1;
+    census.on_cpu_s = on_cpu_s;
+    census.run_queue_s = run_queue_s;
+    census.voluntary_switches = switches;
+    census.read_bytes = io;
+    return detector_.observe_census(census);
+  }
+
+ private:
+  RateDetector detector_;
+  double time_s_ = 0;
+};
+
+TEST(RateContention, LittleStarvationIsNoFindingMuchIsOne) {
+  Census census(RateMetric::kStarved);
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(1.5, 0.1));
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(0.9, 1.0)) << "two busy programs on one CPU";
+  std::optional<Finding> finding;
+  // Slowly: that waiting may double and halve is part of what was learned.
+  for (int i = 0; i < 600 && !finding; ++i) finding = census.tick(0.5, 6);
   ASSERT_TRUE(finding);
-  EXPECT_NEAR(finding->before, 2, 0.1);
-  EXPECT_NEAR(finding->after, 5, 0.2);
-  EXPECT_EQ(finding->unit_of_measure, "threads waiting");
+  EXPECT_EQ(finding->probe, ProbeKind::kCensus);
+  EXPECT_EQ(finding->unit_of_measure, "threads starved of CPU");
   EXPECT_EQ(finding->change_cores, 0);
+}
+
+TEST(RateContention, WhoWaitsMoreBecauseItAsksForMoreIsNotStarved) {
+  Census census(RateMetric::kStarved);
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(0.3, 0.05));
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(1.9, 6)) << i;
+}
+
+TEST(RateContention, AQueueThatEmptiesIsNoNews) {
+  Census census(RateMetric::kStarved);
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(0.3, 8));
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(census.tick(0.4, 0)) << i;
+}
+
+TEST(Rate, MetricsOfTheCensusAreFollowed) {
+  Census io(RateMetric::kIo);
+  Census switches(RateMetric::kSwitches);
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_FALSE(io.tick(0.5, 0, 0, 1e6));
+    ASSERT_FALSE(switches.tick(0.5, 0, 2000));
+  }
+  std::optional<Finding> of_io;
+  std::optional<Finding> of_switches;
+  for (int i = 0; i < 100; ++i) {
+    of_io = io.tick(0.5, 0, 0, 5e7);
+    of_switches = switches.tick(0.5, 0, 40000);
+  }
+  ASSERT_TRUE(of_io);
+  EXPECT_NEAR(of_io->after, 5e7, 1e6);
+  ASSERT_TRUE(of_switches);
+  EXPECT_NEAR(of_switches->before, 2000, 1);
 }
 
 // ---- what it must not find
@@ -235,6 +325,17 @@ TEST(Rate, FiveSecondTransientsAreQuiet) {
   Load load;
   Bursty noise(1, 0.5, 0.1, 3);
   EXPECT_FALSE(load.run(5000, [&](int i) { return noise(i) + (i > 300 && i % 90 < 5 ? 3.0 : 0.0); })) << load.taken();
+}
+
+TEST(Rate, ADoubledOrHalvedLoadIsADayLikeAnyOther) {
+  for (const double factor : {2.0, 0.5}) {
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      Load load;
+      Bursty noise(seed, 0.5, 0.1, 3);
+      ASSERT_FALSE(load.run(600, std::ref(noise)));
+      EXPECT_FALSE(load.run(2000, [&](int i) { return factor * noise(i); })) << factor << " " << seed;
+    }
+  }
 }
 
 TEST(Rate, SmallChangesAreNotWorthTelling) {

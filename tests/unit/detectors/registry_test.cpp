@@ -42,24 +42,36 @@ TEST(Settings, EveryKeyIsRefusedOutsideOfItsRange) {
   refused([](auto& s) { s.rate.adopt_after_s = 0; }, "[detectors.rate] adopt_after");
   refused([](auto& s) { s.rate.min_relative_change = 0; }, "[detectors.rate] min_relative_change");
   refused([](auto& s) { s.rate.min_change_cores = -1; }, "[detectors.rate] min_change_cores");
+  refused([](auto& s) { s.rate.min_starved_threads = 0; }, "[detectors.rate] min_starved_threads");
+  refused([](auto& s) { s.wait.learn_s = 0; }, "[detectors.wait] learn");
+  refused([](auto& s) { s.wait.max_streams = 9000; }, "[detectors.wait] max_streams");
+  refused([](auto& s) { s.leak.block_s = 0; }, "[detectors.leak] block");
+  refused([](auto& s) { s.leak.min_growth_mb = 0; }, "[detectors.leak] min_growth_mb");
+  refused([](auto& s) { s.subspace.explained = 1; }, "[detectors.subspace] explained");
+  refused([](auto& s) { s.peers.min_siblings = 1; }, "[detectors.peers] min_siblings");
 }
 
 TEST(Registry, NamesAreThoseOfTheDetectors) {
-  EXPECT_THAT(detector_names(), testing::ElementsAre("composition", "rate"));
-  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), testing::ElementsAre("composition", "rate"));
+  using testing::ElementsAre;
+  EXPECT_THAT(detector_names(), ElementsAre("composition", "rate", "wait", "leak", "subspace", "peers"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), ElementsAre("composition", "rate"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kPageFault, {})), ElementsAre("composition", "rate"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {})), ElementsAre("wait"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kMemory, {})), ElementsAre("leak"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kCensus, {})), ElementsAre("rate", "rate", "rate", "rate", "leak"));
 }
 
-TEST(Registry, EachCanBeTurnedOff) {
+TEST(Registry, WaitingForACpuIsTheMachinesDoing) { EXPECT_TRUE(make_detectors(ProbeKind::kRunQueue, {}).empty()); }
+
+TEST(Registry, EachCanBeTurnedOnAndOff) {
   DetectorSettings settings;
-  settings.composition.enabled = false;
-  EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {}, settings)), testing::ElementsAre("rate"));
-  settings.composition.enabled = true;
-  settings.rate.enabled = false;
-  EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {}, settings)), testing::ElementsAre("composition"));
-  EXPECT_TRUE(make_detectors(ProbeKind::kRunQueue, {}, settings).empty());
+  settings.composition.enabled = settings.rate.enabled = settings.wait.enabled = settings.leak.enabled = false;
+  for (const auto probe : {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kMemory, ProbeKind::kCensus}) {
+    EXPECT_TRUE(make_detectors(probe, {}, settings).empty());
+  }
+  settings.subspace.enabled = true;
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {}, settings)), testing::ElementsAre("subspace"));
 }
-
-TEST(Registry, OutstandingBytesHaveNoSharesAndNoRate) { EXPECT_TRUE(make_detectors(ProbeKind::kMemory, {}).empty()); }
 
 }  // namespace
 }  // namespace stackwatch
