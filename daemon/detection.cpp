@@ -29,17 +29,23 @@ PeerSample peer_sample(const CensusDelta& delta, const ProcessSample& sample) {
           .weight = Entitlement::weight(sample)};
 }
 
+/// The path of a program is read a tick or two after attaching; what has none by then has none (a kernel thread).
+constexpr int kIdentifyTicks = 10;
+
 }  // namespace
 
-std::vector<Observation> Detection::observe(const TickBatch& batch) {
+std::vector<Observation> Detection::observe(const TickBatch& batch, const DeltaSource* source) {
   std::vector<Observation> observations;
   observations.reserve(2 * batch.deltas.size());
-  for (const ProcessKey& process : batch.replaced) processes_.erase(process);
+  for (const ProcessKey& process : batch.replaced) part_with(process);
   observe_census(batch, observations);
   observe_peers(observations);
-  for (const NamedDelta& delta : batch.deltas) observe_delta(delta, observations);
-  for (const ProcessKey& process : batch.exits) processes_.erase(process);
-  for (const ProcessKey& process : batch.detached) processes_.erase(process);
+  for (const NamedDelta& delta : batch.deltas) {
+    observe_delta(delta, observations);
+    if (source != nullptr) identify(processes_[delta.process], delta.process, *source);
+  }
+  for (const ProcessKey& process : batch.exits) part_with(process);
+  for (const ProcessKey& process : batch.detached) part_with(process);
   share_budget();
   return observations;
 }
@@ -98,8 +104,56 @@ void Detection::observe_delta(const NamedDelta& delta, std::vector<Observation>&
 
 Detection::Detectors& Detection::detectors_of(Watched& watched, ProbeKind probe) {
   const auto [entry, is_new] = watched.probes.try_emplace(probe);
-  if (is_new) entry->second = make_detectors(probe, policy_, settings_);
+  if (is_new) {
+    entry->second = make_detectors(probe, policy_, settings_);
+    inherit(watched, probe, entry->second);
+  }
   return entry->second;
+}
+
+void Detection::identify(Watched& watched, const ProcessKey& process, const DeltaSource& source) {
+  if (!watched.service.empty() || watched.unidentified_ticks >= kIdentifyTicks) return;
+  watched.service = Baselines::service_of(source.identify(process));
+  if (watched.service.empty()) {
+    ++watched.unidentified_ticks;
+    return;
+  }
+  if (++members_[watched.service] > 1) baselines_.share(watched.service);
+  for (auto& [probe, detectors] : watched.probes) inherit(watched, probe, detectors);
+}
+
+void Detection::inherit(const Watched& watched, ProbeKind probe, Detectors& detectors) {
+  if (watched.service.empty()) return;
+  for (const auto& detector : detectors) {
+    const std::string_view saved = baselines_.get({watched.service, probe, std::string(detector->name())});
+    // What another version of the daemon saved is of no use; the detector learns anew then.
+    if (!saved.empty()) static_cast<void>(detector->restore(saved));
+  }
+}
+
+void Detection::keep(const Watched& watched) {
+  if (watched.service.empty() || baselines_.is_shared(watched.service)) return;
+  for (const auto& [probe, detectors] : watched.probes) {
+    for (const auto& detector : detectors) {
+      std::string saved = detector->save();
+      if (saved.empty()) continue;
+      baselines_.put({watched.service, probe, std::string(detector->name())}, std::move(saved));
+    }
+  }
+}
+
+void Detection::keep_all() {
+  for (const auto& [process, watched] : processes_) keep(watched);
+}
+
+void Detection::part_with(const ProcessKey& process) {
+  const auto found = processes_.find(process);
+  if (found == processes_.end()) return;
+  keep(found->second);
+  if (const auto members = members_.find(found->second.service); members != members_.end()) {
+    if (--members->second == 0) members_.erase(members);
+  }
+  processes_.erase(found);
 }
 
 template <class Action>

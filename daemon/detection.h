@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/census_delta.h"
 #include "core/process.h"
 #include "daemon/alerting/alert_policy.h"
+#include "daemon/baselines.h"
 #include "daemon/delta_source.h"
 #include "detectors/peers.h"
 #include "detectors/registry.h"
@@ -22,12 +24,18 @@ class Detection {
       : policy_(policy), settings_(settings), peers_(policy, settings.peers) {}
 
   /// What the detectors say about a batch: one observation per delta, and one per census of a watched process.
-  /// Processes that ended or were detached lose their detectors afterwards.
-  [[nodiscard]] std::vector<Observation> observe(const TickBatch& batch);
+  /// Processes that ended or were detached lose their detectors afterwards. With a `source`, which knows what service a
+  /// process belongs to, what they had learned is kept for their successors, and a process that begins to be watched
+  /// takes over what its predecessor had learned.
+  [[nodiscard]] std::vector<Observation> observe(const TickBatch& batch, const DeltaSource* source = nullptr);
 
   /// The policy takes effect at once and forgets nothing; settings are for detectors made from now on.
   void configure(const DetectionPolicy& policy, const DetectorSettings& settings);
   [[nodiscard]] size_t streams() const { return streams_; }
+  /// What was learned about services. To keep it over a restart of the daemon: keep_all(), write, and put() at start.
+  [[nodiscard]] Baselines& baselines() { return baselines_; }
+  /// Brings the baselines of all watched processes into baselines(), as if they had ended now.
+  void keep_all();
 
  private:
   using Detectors = std::vector<std::unique_ptr<Detector>>;
@@ -36,7 +44,13 @@ class Detection {
     ProcessSample last_census;
     double last_census_s = 0;  ///< 0: there was none yet
     const FunctionTable* functions = nullptr;
+    std::string service;  ///< empty: not known
+    int unidentified_ticks = 0;
   };
+  void identify(Watched& watched, const ProcessKey& process, const DeltaSource& source);
+  void inherit(const Watched& watched, ProbeKind probe, Detectors& detectors);
+  void keep(const Watched& watched);
+  void part_with(const ProcessKey& process);
   void observe_census(const TickBatch& batch, std::vector<Observation>& observations);
   void observe_peers(std::vector<Observation>& observations);
   void observe_delta(const NamedDelta& delta, std::vector<Observation>& observations);
@@ -48,6 +62,8 @@ class Detection {
   DetectionPolicy policy_;
   DetectorSettings settings_;
   std::unordered_map<ProcessKey, Watched> processes_;
+  Baselines baselines_;
+  std::unordered_map<std::string, size_t> members_;  // watched processes of each service
   PeersDetector peers_;
   std::vector<PeerSample> peer_samples_;  // of the tick at hand
   size_t streams_ = 0;

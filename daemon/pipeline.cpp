@@ -13,7 +13,7 @@ Result<Pipeline::Outcome> Pipeline::tick() {
     outcome.ended = true;
     return outcome;
   }
-  const std::vector<Observation> observations = detection_.observe(**batch);
+  const std::vector<Observation> observations = detection_.observe(**batch, &source_);
   outcome.changed =
       policy_.tick((*batch)->time_s, observations, (*batch)->exits, (*batch)->replaced, (*batch)->realtime_offset_ns);
   for (const Alert& alert : outcome.changed) {

@@ -76,7 +76,9 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
 
   ++ticks_;
   window_.push(tick_);
+  if (delta.functions != nullptr) learn_names(tick_, *delta.functions);
   admit(tick_);
+  if (is_starting_up(tick_)) return std::nullopt;
   if (learning_) {
     learn_first(tick_);
     return std::nullopt;
@@ -102,6 +104,11 @@ void CompositionDetector::start_over() {
   evidence_ = {};
   moments_ = {};
   baseline_ = {};
+  dispersion_ = {};
+  unclaimed_.clear();
+  stack_names_.clear();
+  function_names_.clear();
+  start_up_s_.reset();
   window_.clear();
   change_.reset();
   calibrated_total_ = 0;
@@ -132,6 +139,7 @@ void CompositionDetector::learn(const Tick& whole) {
   moments_.learn(streams_.count(tick, index_), tick.total);
   if (baseline_.wall_s >= 2 * settings_.memory_s && moments_.at_boundary()) {
     baseline_.halve();
+    unclaimed_.halve();
     moments_.halve();
     calibrated_total_ /= 2;
   }
@@ -144,6 +152,78 @@ void CompositionDetector::learn_first(const Tick& tick) {
   learning_ = false;
   watched_from_ = window_.pushed();
   calibrate_all();
+}
+
+// ---- predecessors and successors
+
+std::string CompositionDetector::save() const {
+  if (learning_) return {};
+  ShareHeritage out{baseline_.total,
+                    baseline_.squares,
+                    baseline_.wall_s,
+                    baseline_.cpu_s,
+                    dispersion_.ticks(moments_),
+                    dispersion_.process(),
+                    {},
+                    {}};
+  for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
+    if (stack_names_[stack] != 0 && baseline_.stack(stack) > 0) {
+      out.stacks.push_back({stack_names_[stack], baseline_.stack(stack)});
+    }
+  }
+  for (uint32_t f = 0; f < function_names_.size(); ++f) {
+    if (baseline_.function(f) > 0) out.functions.push_back({function_names_[f], baseline_.function(f)});
+  }
+  unclaimed_.add_to(out);
+  out.bound();
+  return encode(out);
+}
+
+Result<void> CompositionDetector::restore(std::string_view saved) {
+  auto heritage = decode_share_heritage(saved);
+  if (!heritage) return Failure(heritage.error());
+  start_over();
+  baseline_.total = heritage->total;
+  baseline_.squares = heritage->squares;
+  baseline_.wall_s = heritage->wall_s;
+  baseline_.cpu_s = heritage->cpu_s;
+  dispersion_.inherit(heritage->dispersion, heritage->ticks);
+  unclaimed_.take(*heritage);
+  learning_ = baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples;
+  if (learning_) {
+    start_over();
+  } else {
+    start_up_s_ = settings_.learn_s;
+  }
+  return {};
+}
+
+// A stack or function that is seen for the first time gets its name, and what a predecessor had learned about it.
+void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& functions) {
+  for (const Tick::Entry& entry : tick.entries) {
+    if (entry.stack >= stack_names_.size()) stack_names_.resize(entry.stack + 1);
+    if (stack_names_[entry.stack] != 0) continue;
+    const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
+    (void)index_.functions_of(entry.stack);
+    if (entry.stack >= baseline_.by_stack.size()) baseline_.by_stack.resize(entry.stack + 1);
+    baseline_.by_stack[entry.stack] += unclaimed_.claim_stack(name);
+  }
+  if (baseline_.by_function.size() < index_.functions()) baseline_.by_function.resize(index_.functions());
+  for (auto f = static_cast<uint32_t>(function_names_.size()); f < index_.functions(); ++f) {
+    function_names_.push_back(name_of(index_.function(f), functions));
+    baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+  }
+}
+
+bool CompositionDetector::is_starting_up(const Tick& tick) {
+  if (!start_up_s_) return false;
+  *start_up_s_ -= tick.interval_s;
+  learned_ticks_ = watched_from_ = window_.pushed();
+  if (*start_up_s_ <= 0) {
+    start_up_s_.reset();
+    calibrate_all();
+  }
+  return true;
 }
 
 void CompositionDetector::learn_ripe() {
@@ -202,7 +282,7 @@ void CompositionDetector::admit(const Tick& tick) {
     while (evidence_.size() <= stream) evidence_.add();
     while (moments_.size() <= stream) moments_.add();
     evidence_.reset(stream);
-    moments_.forget(stream);
+    moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
     if (!learning_) calibrate(stream);
   }
 }
@@ -372,6 +452,7 @@ void CompositionDetector::adopt() {
   const double onset_s = change_->onset_s;
   forget_change();
   baseline_ = {};
+  unclaimed_.clear();
   moments_.clear();
   for (size_t i = 0; i < window_.size(); ++i) {
     if (window_[i].begin_s() >= onset_s) learn(window_[i]);

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "detectors/attribution.h"
@@ -11,6 +13,7 @@
 #include "detectors/dispersion.h"
 #include "detectors/evidence.h"
 #include "detectors/settings.h"
+#include "detectors/share_heritage.h"
 #include "detectors/share_streams.h"
 #include "detectors/stack_counts.h"
 
@@ -27,6 +30,7 @@ namespace stackwatch {
 /// Baseline. The first `learn_s` of ticks at once; later ticks when they are `quarantine_s` old and no evidence is
 /// building up, so that a change is not learned while it is being noticed; nothing while a finding stands. It forgets
 /// with a half-life of `memory_s`.
+/// A successor of the process (save, restore) is compared with what its predecessor did, by the names of functions.
 /// Finding. The stream with the most evidence gives the onset (maximum likelihood over the kept window), the shares
 /// since then give the cause (attribution.h). Frame and onset stay for as long as the finding stands. It ends when
 /// evidence for the baseline against the change has built up likewise (kReturnScore, at least kReturnTicks), when the
@@ -51,6 +55,10 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] std::optional<Finding> observe(const NamedDelta& delta) override;
   void set_policy(const DetectionPolicy& policy) override;
   [[nodiscard]] size_t streams() const override { return streams_.used(); }
+  /// Empty while the first baseline is being learned.
+  [[nodiscard]] std::string save() const override;
+  /// The first `learn_s` of the successor are its start-up: neither compared nor learned.
+  [[nodiscard]] Result<void> restore(std::string_view saved) override;
 
   /// What the detector knows, for tests and benchmarks.
   [[nodiscard]] bool is_learning() const { return learning_; }
@@ -69,6 +77,8 @@ class CompositionDetector final : public Detector {
   };
 
   void start_over();
+  void learn_names(const Tick& tick, const FunctionTable& functions);
+  [[nodiscard]] bool is_starting_up(const Tick& tick);
   std::optional<Finding> skip() const;
   void learn(const Tick& tick);
   void learn_first(const Tick& tick);
@@ -115,6 +125,10 @@ class CompositionDetector final : public Detector {
   BlockMoments moments_;
   ShareDispersion dispersion_;
   StackCounts baseline_;
+  UnclaimedShares unclaimed_;
+  std::vector<uint64_t> stack_names_;     // by stack; 0: not seen yet
+  std::vector<uint64_t> function_names_;  // by number in index_
+  std::optional<double> start_up_s_;      // what is left of the time in which a successor is not judged
   TickWindow window_;
   Tick tick_;  // scratch
   std::vector<ShareDispersion::Share> shares_;

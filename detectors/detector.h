@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "core/census_delta.h"
 #include "core/delta.h"
 #include "core/finding.h"
+#include "core/result.h"
 
 namespace stackwatch {
 
@@ -44,6 +46,15 @@ class Detector {
   /// A reloaded configuration, or a new count of the host's streams: in force from the next tick, nothing that was
   /// learned is lost.
   virtual void set_policy(const DetectionPolicy& policy) = 0;
+  /// What it has learned, for a successor of the process: versioned and bounded bytes, empty where there is nothing
+  /// worth to be kept. May be called when the process and its tables are gone.
+  [[nodiscard]] virtual std::string save() const { return {}; }
+  /// Begins anew with what a predecessor had learned. An error where the bytes are not what save() gave (nothing has
+  /// changed then), and where this detector keeps nothing.
+  [[nodiscard]] virtual Result<void> restore(std::string_view saved) {
+    static_cast<void>(saved);
+    return fail(ErrorKind::kFailed, std::string(name()), "keeps nothing for a successor");
+  }
   /// Number of series that it tests now. The sum over the host is what `expected_streams` should be.
   [[nodiscard]] virtual size_t streams() const = 0;
 };

@@ -72,6 +72,17 @@ void BlockMoments::learn(std::span<const Count> counts, double exposure) {
   }
 }
 
+void BlockMoments::begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion) {
+  Stream& s = streams_[stream];
+  s.total = share * exposure_;
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    const double complete = exposure_ - open_exposure_[scale];
+    const double scatter = blocks_[scale] * share * (1 - share) * std::max(1.0, dispersion[scale]);
+    s.squares[scale] = share * share * complete + scatter;
+    s.open[scale] = static_cast<float>(share * open_exposure_[scale]);
+  }
+}
+
 void BlockMoments::halve() {
   for (Stream& stream : streams_) {
     for (double& squares : stream.squares) squares /= 2;
@@ -88,10 +99,18 @@ double BlockMoments::scatter(size_t stream, size_t scale) const {
   return n > 0 ? std::max(0.0, s.squares[scale] - x * x / n) : 0.0;
 }
 
+void ShareDispersion::inherit(const std::array<double, kBlockScales>& process, double ticks) {
+  for (size_t scale = 0; scale < kBlockScales; ++scale) inherited_[scale] = std::max(1.0, process[scale]);
+  inherited_ticks_ = ticks;
+  process_ = inherited_;
+  growth_ = 1;
+}
+
 void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Share> shares) {
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
-    double chi_squared = kPriorFreedom * kPriorDispersion;
-    double degrees = kPriorFreedom;
+    const double handed_on = inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
+    double chi_squared = kPriorFreedom * kPriorDispersion + handed_on * inherited_[scale];
+    double degrees = kPriorFreedom + handed_on;
     for (size_t stream = 0; stream < shares.size(); ++stream) {
       const double share = shares[stream].share;
       if (share < kMinInformativeShare || share > 1 - kMinInformativeShare) continue;
@@ -105,9 +124,9 @@ void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Shar
   // Where the dispersion still grows at the longest blocks, it would have gone on to grow at longer ones: phases are
   // longer than what a young baseline has seen.
   growth_ = 1;
-  for (size_t scale = 1; scale < kBlockScales && moments.blocks(scale) >= kMinBlocks; ++scale) {
+  for (size_t scale = 1; scale < kBlockScales && blocks(moments, scale) >= kMinBlocks; ++scale) {
     const double step = std::clamp(process_[scale] / process_[scale - 1], 1.0, kLargestStep);
-    const double youth = 1 - age(moments.blocks(0));
+    const double youth = 1 - age(ticks(moments));
     growth_ = std::pow(step, kGrowthSteps * youth) * (1 + kUnseen * youth);
   }
 }
@@ -122,15 +141,14 @@ double ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, 
 }
 
 double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
-  const double distinct = kDistinct * age(moments.blocks(0));
+  const double distinct = kDistinct * age(ticks(moments));
   const bool varies = share.share > 0 && share.share < 1;
   double single = 1;
   double largest = 1;
   double shorter = 1;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
-    const double blocks = moments.blocks(scale);
-    if (blocks < kMinBlocks && scale > 0) break;
-    const double degrees = varies ? freedom(blocks, share) : 0;
+    if (blocks(moments, scale) < kMinBlocks && scale > 0) break;
+    const double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
     const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
     const double error = std::sqrt(2 / (degrees + kProcessFreedom));
     if (scale == 0) single = estimate;

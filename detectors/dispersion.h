@@ -27,7 +27,9 @@ class BlockMoments {
 
   [[nodiscard]] size_t size() const { return streams_.size(); }
   size_t add() { return streams_.emplace_back(), streams_.size() - 1; }
-  void forget(size_t stream) { streams_[stream] = {}; }
+  /// The stream gets a (new) meaning: a share that was there before it was watched by itself. Its past counts as ticks
+  /// of that share and of the given dispersion, so that the ticks in which nobody counted it are no variation.
+  void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
   /// Everything, of all streams; the streams stay.
   void clear();
   /// One tick; each stream at most once; exposure >= 0. Ticks without exposure count as time.
@@ -75,11 +77,22 @@ class ShareDispersion {
 
   static constexpr double kPriorDispersion = 1.5;
 
+  /// Begins with what was known about a predecessor of the process, by length of block, from so many ticks.
+  void inherit(const std::array<double, kBlockScales>& process, double ticks);
+  /// Of the whole process, by length of block.
+  [[nodiscard]] const std::array<double, kBlockScales>& process() const { return process_; }
+  [[nodiscard]] double ticks(const BlockMoments& moments) const { return moments.blocks(0) + inherited_ticks_; }
+
  private:
+  [[nodiscard]] double blocks(const BlockMoments& moments, size_t scale) const {
+    return moments.blocks(scale) + inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
+  }
   [[nodiscard]] double estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
                                    double degrees) const;
 
   std::array<double, kBlockScales> process_{};
+  std::array<double, kBlockScales> inherited_{};
+  double inherited_ticks_ = 0;
   double growth_ = 1;
 };
 

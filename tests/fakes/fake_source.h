@@ -22,6 +22,7 @@ class FakeSource final : public DeltaSource {
   void exits(const ProcessKey& process) { exits_.push_back(process); }
   void detaches(const ProcessKey& process) { detached_.push_back(process); }
   void replaces(const ProcessKey& process) { replaced_.push_back(process); }
+  void runs(const ProcessKey& process, std::string exe) { exes_[process] = std::move(exe); }
   void end() { ended_ = true; }
   void fail_with(std::optional<Error> error) { error_ = std::move(error); }
 
@@ -49,6 +50,7 @@ class FakeSource final : public DeltaSource {
     identity.key = process;
     identity.pid_in_ns = process.pid;
     identity.comm = "program";
+    if (const auto exe = exes_.find(process); exe != exes_.end()) identity.exe = exe->second;
     return identity;
   }
   [[nodiscard]] Losses losses(const ProcessKey& /*process*/, ProbeKind /*probe*/) const override { return {}; }
@@ -80,6 +82,7 @@ class FakeSource final : public DeltaSource {
   FunctionTable functions_;
   std::map<ProcessKey, Process> processes_;
   std::vector<std::map<ProcessKey, Process>::node_type> gone_;  // their tables outlive the batch
+  std::map<ProcessKey, std::string> exes_;
   std::vector<ProcessKey> exits_;
   std::vector<ProcessKey> detached_;
   std::vector<ProcessKey> replaced_;

@@ -241,5 +241,111 @@ TEST_F(DetectionTest, AReloadDoesNotForgetHowManyStreamsThereAre) {
   EXPECT_DOUBLE_EQ(after->threshold, before->threshold);
 }
 
+// ---- successors
+
+constexpr ProcessKey kRedisAgain{4712, 90'000'000};
+constexpr ProcessKey kRedisToo{4713, 90'000'000};
+
+class SuccessorTest : public DetectionTest {
+ protected:
+  std::optional<Finding> watch(int ticks) {
+    for (int i = 0; i < ticks; ++i) {
+      for (const Observation& observation : detection_.observe(source_.batch(), &source_)) {
+        for (const Finding& finding : observation.findings) {
+          if (finding.detector == "composition") return finding;
+        }
+      }
+    }
+    return std::nullopt;
+  }
+  void starts(const ProcessKey& process, const FakeSource::Counts& counts) {
+    source_.runs(process, "/usr/bin/redis-server");
+    source_.does(process, counts);
+  }
+};
+
+TEST_F(SuccessorTest, ARestartedProcessIsComparedWithItsPredecessor) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  source_.exits(kRedis);
+  ASSERT_FALSE(watch(5));
+  starts(kRedisAgain, kChanged);
+  EXPECT_FALSE(watch(45)) << "its start-up is not judged";
+  const auto finding = watch(60);
+  ASSERT_TRUE(finding);
+  EXPECT_NEAR(finding->before, 0.2, 0.02);
+  EXPECT_NEAR(finding->after, 0.6, 0.02);
+}
+
+TEST_F(SuccessorTest, ARestartWithoutAChangeIsSilent) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  source_.exits(kRedis);
+  starts(kRedisAgain, kUsual);
+  EXPECT_FALSE(watch(600));
+}
+
+TEST_F(SuccessorTest, WhoIsDetachedAndAttachedAgainHasItsPast) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  source_.detaches(kRedis);
+  ASSERT_FALSE(watch(1));
+  starts(kRedis, kChanged);
+  EXPECT_TRUE(watch(120));
+}
+
+TEST_F(SuccessorTest, OfSeveralAtOnceNobodyInherits) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  starts(kRedisToo, kChanged);
+  ASSERT_FALSE(watch(100));
+  source_.exits(kRedis);
+  source_.exits(kRedisToo);
+  ASSERT_FALSE(watch(1));
+  EXPECT_TRUE(detection_.baselines().all().empty());
+  starts(kRedisAgain, kChanged);
+  EXPECT_FALSE(watch(200));
+}
+
+TEST_F(SuccessorTest, AnotherProgramInheritsNothing) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  source_.exits(kRedis);
+  source_.runs(kRedisAgain, "/usr/bin/nginx");
+  source_.does(kRedisAgain, kChanged);
+  EXPECT_FALSE(watch(200));
+}
+
+TEST_F(SuccessorTest, BaselinesSurviveTheDaemon) {
+  starts(kRedis, kUsual);
+  ASSERT_FALSE(watch(300));
+  detection_.keep_all();
+  Detection next{DetectionPolicy{}, DetectorSettings{}};
+  ASSERT_FALSE(detection_.baselines().all().empty());
+  for (const auto& [key, entry] : detection_.baselines().all()) next.baselines().put(key, entry.saved);
+  detection_ = std::move(next);
+  starts(kRedis, kChanged);
+  EXPECT_TRUE(watch(120));
+}
+
+TEST_F(SuccessorTest, DamagedBaselinesAreLearnedAnew) {
+  detection_.baselines().put({"/usr/bin/redis-server\n\nprogram", ProbeKind::kOnCpu, "composition"}, "no baseline");
+  starts(kRedis, kUsual);
+  EXPECT_FALSE(watch(120));
+  starts(kRedis, kChanged);
+  EXPECT_TRUE(watch(60));
+}
+
+TEST(Baselines, AreBoundedAndForgetTheOldest) {
+  Baselines baselines;
+  for (int i = 0; i < 200; ++i) {
+    baselines.put({"service" + std::to_string(i), ProbeKind::kOnCpu, "composition"}, std::string(40'000, 'x'));
+    ASSERT_LE(baselines.bytes(), Baselines::kMaxBytes);
+  }
+  EXPECT_EQ(baselines.get({"service0", ProbeKind::kOnCpu, "composition"}), "");
+  EXPECT_EQ(baselines.get({"service199", ProbeKind::kOnCpu, "composition"}).size(), 40'000U);
+  EXPECT_EQ(baselines.forgotten() + baselines.all().size(), 200U);
+}
+
 }  // namespace
 }  // namespace stackwatch

@@ -193,6 +193,25 @@ TEST(Dispersion, IsOneForIndependentSamplesAndGrowsWithCorrelation) {
   EXPECT_NEAR(measure(16), 1 + 2.06 * 16, 12);
 }
 
+TEST(Dispersion, TicksBeforeAStreamWasWatchedAreNoVariation) {
+  BlockMoments moments;
+  (void)moments.add();
+  std::mt19937_64 random(1);
+  std::binomial_distribution<int> binomial(99, 0.9);
+  double count = 0;
+  for (int i = 0; i < 2025; ++i) {
+    const int x = binomial(random);
+    if (i == 40) moments.begin(0, count / (40 * 99), {1, 1, 1, 1, 1});
+    const BlockMoments::Count entry{0, static_cast<float>(x)};
+    moments.learn({&entry, i < 40 ? 0U : 1U}, 99);
+    count += x;
+  }
+  ShareDispersion dispersion;
+  const ShareDispersion::Share baseline{count / (99 * 2025), count};
+  dispersion.estimate(moments, {&baseline, 1});
+  EXPECT_LT(dispersion.factor(moments, 0, baseline), 1.5);
+}
+
 TEST(Dispersion, HalvingKeepsTheEstimate) {
   BlockMoments moments;
   const size_t stream = moments.add();

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/result.h"
+#include "core/stacks.h"
+#include "detectors/dispersion.h"
+
+namespace stackwatch {
+
+/// What a process leaves to its successor: the shares of its stacks and functions by name, since ids, addresses and
+/// build-ids are others after a restart or a new build. Names are kept as 64-bit hashes: among the 2048 of a process
+/// two are the same with a probability of 1e-13.
+struct ShareHeritage {
+  /// Of each kind; the rarest are left out. 1024 stacks and functions are 32 kB.
+  static constexpr size_t kMaxEntries = 1024;
+
+  struct Entry {
+    uint64_t name = 0;
+    double count = 0;
+  };
+  double total = 0;    ///< samples in the baseline
+  double squares = 0;  ///< sum of the squared totals of its ticks
+  double wall_s = 0;
+  double cpu_s = 0;
+  double ticks = 0;                               ///< that the dispersion rests on
+  std::array<double, kBlockScales> dispersion{};  ///< of the whole process, by length of block
+  std::vector<Entry> stacks;
+  std::vector<Entry> functions;  ///< inclusive counts
+
+  /// Keeps the kMaxEntries with most counts of each kind.
+  void bound();
+};
+
+[[nodiscard]] uint64_t name_of(FunctionId function, const FunctionTable& functions);
+[[nodiscard]] uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functions);
+
+/// Versioned and bounded: at most 33 kB. Little-endian doubles and 64-bit integers.
+[[nodiscard]] std::string encode(const ShareHeritage& heritage);
+/// An error where the bytes are of another version, cut off, or make no sense (shares above 1, numbers that are none).
+[[nodiscard]] Result<ShareHeritage> decode_share_heritage(std::string_view bytes);
+
+/// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first.
+class UnclaimedShares {
+ public:
+  void clear() { *this = {}; }
+  void take(const ShareHeritage& heritage);
+  [[nodiscard]] double claim_stack(uint64_t name) { return claim(stacks_, name); }
+  [[nodiscard]] double claim_function(uint64_t name) { return claim(functions_, name); }
+  /// As the baseline forgets, so does this.
+  void halve() { scale_ /= 2; }
+  [[nodiscard]] bool empty() const { return stacks_.empty() && functions_.empty(); }
+  /// Adds what is left to what is handed on.
+  void add_to(ShareHeritage& heritage) const;
+
+ private:
+  using Counts = std::unordered_map<uint64_t, double>;
+  [[nodiscard]] double claim(Counts& counts, uint64_t name) const;
+
+  Counts stacks_;
+  Counts functions_;
+  double scale_ = 1;
+};
+
+}  // namespace stackwatch
