@@ -38,7 +38,7 @@ std::string limits_text(const JsonValue& status) {
     const bool bytes = name == "memory" || name == "disk";
     const bool percent = name.find("percent") != std::string::npos;
     const auto value = [&](const char* key) {
-      const double number = number_of(limit, key);
+      const std::optional<double> number = number_of(limit, key);
       return bytes ? bytes_text(number) : fixed_text(number, percent ? 1 : 0);
     };
     text += (text.empty() ? "" : ", ") + name + " " + value("used") + " of " + value("limit");
