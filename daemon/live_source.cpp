@@ -255,8 +255,11 @@ void LiveSource::attach_wanted() {
     const AttachReason* reason = parts_.attachments.contains(suspect) ? parts_.attachments.reason(suspect) : nullptr;
     if (reason == nullptr || reason->kind == AttachReason::Kind::kSurvey) attach_suspect(suspect);
   }
+  if (!shedding_.survey) {
+    survey_.clear();
+    return;
+  }
   for (const ProcessKey& process : survey_.choose(ranker_.ranking())) {
-    if (!shedding_.survey) break;
     if (!parts_.attachments.contains(process)) attach_surveyed(process);
   }
 }

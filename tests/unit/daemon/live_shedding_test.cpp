@@ -22,7 +22,7 @@ class SheddingTest : public MachineTest {
   [[nodiscard]] double frequency(int32_t pid) { return attachments_->options(census_.key(pid))->frequency_hz; }
   void burn(int32_t pid, int ticks) {
     for (int i = 0; i < ticks; ++i) {
-      census_[pid].on_cpu_ns += 900'000'000;
+      census_[pid].on_cpu_ns += 3'000'000'000;
       tick();
     }
   }
