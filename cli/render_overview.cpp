@@ -30,6 +30,30 @@ std::string warnings_text(const JsonValue& status, const Style& style) {
   return text;
 }
 
+// "memory 41.0 MB of 256 MB, cpu_percent 3.1 of 5, …": the names are those of [limits].
+std::string limits_text(const JsonValue& status) {
+  std::string text;
+  for (const JsonValue& limit : array_of(status, "limits").GetArray()) {
+    const std::string name = safe_text(text_of(limit, "name"), 32);
+    const bool bytes = name == "memory" || name == "disk";
+    const bool percent = name.find("percent") != std::string::npos;
+    const auto value = [&](const char* key) {
+      const std::optional<double> number = number_of(limit, key);
+      return bytes ? bytes_text(number) : fixed_text(number, percent ? 1 : 0);
+    };
+    text += (text.empty() ? "" : ", ") + name + " " + value("used") + " of " + value("limit");
+  }
+  return text;
+}
+
+std::string state_text(const JsonValue& status, const Style& style) {
+  const JsonValue& state = object_of(status, "state");
+  const std::string path = safe_text(text_of(state, "path"), 256);
+  if (path.empty()) return "none";
+  if (!flag_of(state, "storing")) return style.alarm("not storing") + " in " + path;
+  return path + ", " + bytes_text(number_of(state, "bytes")) + ", " + count(state, "dropped") + " writes dropped";
+}
+
 }  // namespace
 
 std::string omitted_text(const JsonValue& reply) {
@@ -83,6 +107,8 @@ std::string render_status(const JsonValue& status, const Style& style) {
                                bytes("bpf_map_bytes") + ", " + count(status, "open_fds") + " open files");
   text += labelled("clients", count(status, "control_clients") + ", " + count(status, "control_refused") +
                                   " refused, " + count(status, "control_dropped") + " dropped");
+  text += labelled("limits", limits_text(status));
+  text += labelled("state", state_text(status, style));
   text += labelled("lost", losses_text(object_of(status, "lost")));
   return text + warnings_text(status, style);
 }

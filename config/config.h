@@ -103,7 +103,8 @@ struct LimitsConfig {
   double cpu_percent = 5;                        ///< of one core
   size_t stacks_per_process = 4096;
   size_t attachments = 256;
-  double overhead_percent_per_process = 5;  ///< how much slower a watched process may become
+  double overhead_percent_per_process = 5;    ///< how much slower a watched process may become
+  uint64_t disk_bytes = uint64_t{64} << 20U;  ///< of the state directory's database
   bool operator==(const LimitsConfig&) const = default;
 };
 

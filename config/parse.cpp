@@ -42,6 +42,8 @@ constexpr Range kCooldown{0, 30 * kDay};
 constexpr Range kPersistence{0, kHour};
 // The daemon alone takes 30 MiB and its maps up to 16.
 constexpr Range kMemory{64 * kMebi, kTebi};
+// Room for a thousand alerts beside the log.
+constexpr Range kDisk{4 * kMebi, kTebi};
 constexpr Range kPercent{0.1, 100, "%"};
 // A stack is an entry in a kernel map that is as large as this times the attachments.
 constexpr Range kStacks{64, 65536};
@@ -150,6 +152,7 @@ void read_limits(const TreeTable& table, Position position, LimitsConfig& limits
   reader.integer("stacks_per_process", limits.stacks_per_process, kStacks);
   reader.integer("attachments", limits.attachments, kAttachments);
   reader.number("overhead_percent_per_process", limits.overhead_percent_per_process, kPercent);
+  reader.bytes("disk", limits.disk_bytes, kDisk);
   reader.finish();
 }
 

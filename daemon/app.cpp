@@ -26,6 +26,7 @@
 #include "daemon/log.h"
 #include "daemon/memory_probe.h"
 #include "daemon/proc_census.h"
+#include "daemon/state/saved_state.h"
 #include "daemon/unwinding.h"
 
 namespace stackwatch {
@@ -94,6 +95,7 @@ class App {
   std::unique_ptr<AlertPolicy> policy_;
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<JournalSink> journal_;
+  std::unique_ptr<SavedState> state_;  // before the journal at the end: it has last words for it
   std::unique_ptr<ConsoleSink> console_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<EventLoop> loop_;
@@ -180,10 +182,15 @@ Result<void> App::start_sinks() {
   auto journal = JournalSink::create(journal_options);
   if (!journal) return Failure(journal.error());
   journal_ = std::move(*journal);
+  auto state = SavedState::open(options_.state_dir, config_.limits, {clock_, *policy_, *journal_, procfs_});
+  if (!state) return Failure(state.error());
+  state_ = std::move(*state);
+  source_->watch_again(state_->to_watch_again());
+  daemon_->set_state(state_.get());
   if (!journal_->available()) {
-    daemon_->warn("there is no journal (" + journal_options.socket_path + "): alerts are kept in memory alone");
+    daemon_->warn("there is no journal (" + journal_options.socket_path + "): alerts are kept until there is one");
   }
-  pipeline_->add_sink(*journal_, journal_->available());
+  pipeline_->add_sink(state_->sink(), journal_->available());
   if (options_.foreground) {
     console_ = std::make_unique<ConsoleSink>(STDOUT_FILENO, wants_colour(STDOUT_FILENO));
     pipeline_->add_sink(*console_);

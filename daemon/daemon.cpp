@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,7 +35,9 @@ Daemon::Daemon(Parts parts, const Config& config)
     : parts_(std::move(parts)),
       tick_s_(config.tick_s),
       usage_(parts_.procfs),
+      limits_(config.limits),
       started_ns_(parts_.clock.monotonic_ns()) {
+  governor_.set_limits(limits_);
   parts_.source.set_keep([this](const ProcessKey& process) { return parts_.policy.concerns(process); });
 }
 
@@ -51,12 +54,14 @@ bool Daemon::tick(uint64_t missed) {
   if (std::exchange(failing_, false)) parts_.log.info("working again");
   for (const Alert& alert : outcome->changed) on_alert_(alert);
   for (const Error& error : outcome->sink_errors) warn(error.message());
+  if (state_ != nullptr) state_->tick();
   take_events();
   note_attach_problem();
   note_rules();
 
   const uint64_t now_ns = parts_.clock.monotonic_ns();
   usage_.observe(static_cast<double>(now_ns) * 1e-9, parts_.namer.worker_pid());
+  hold_limits(static_cast<double>(now_ns) * 1e-9);
   last_tick_ms_ = static_cast<double>(now_ns - begun_ns) * 1e-6;
   max_tick_ms_ = std::max(max_tick_ms_, last_tick_ms_);
   ++ticks_;
@@ -65,6 +70,9 @@ bool Daemon::tick(uint64_t missed) {
 
 void Daemon::take_events() {
   for (const Error& event : parts_.namer.take_events()) warn(event.message());
+  if (state_ != nullptr) {
+    for (const Error& event : state_->store().take_events()) parts_.log.warn("{}", printable(event.message(), 512));
+  }
   // About one process each, and it may happen again: for the log alone. `attachments` shows how it stands.
   for (ProbeEngine* engine : parts_.engines) {
     for (const Error& event : engine->take_events()) parts_.log.warn("{}", printable(event.message(), 512));
@@ -86,6 +94,47 @@ void Daemon::note_rules() {
   if (std::exchange(rules_noted_, parts_.source.rules()) != parts_.source.rules()) on_rules_();
 }
 
+void Daemon::hold_limits(double time_s) {
+  const Governor::Usage usage{100 * usage_.cpu_share(Governor::kWindowS), memory_bytes()};
+  const bool changed = governor_.observe(time_s, usage);
+  // What was shed is free for us, not yet for others.
+  if (governor_.over_memory() && time_s - trimmed_s_ >= Governor::kWindowS) {
+    malloc_trim(0);
+    trimmed_s_ = time_s;
+  }
+  if (!changed) return;
+  parts_.source.shed(governor_.shedding());
+  if (governor_.shedding().sheds()) {
+    parts_.log.warn("{}", governor_.shedding().text());
+  } else {
+    parts_.log.info("within its limits again: everything is watched as configured");
+  }
+}
+
+// The daemon, its worker, and the maps in the kernel.
+uint64_t Daemon::memory_bytes() const {
+  uint64_t bytes = usage_.resident_bytes() + usage_.resident_bytes_of(parts_.namer.worker_pid());
+  for (const ProbeEngine* engine : parts_.engines) bytes += engine->cost().map_bytes;
+  return bytes;
+}
+
+std::vector<LimitUse> Daemon::limits() const {
+  double stacks = 0;
+  double overhead = 0;
+  for (const AttachmentRow& row : parts_.attachments.rows()) {
+    stacks = std::max(stacks, static_cast<double>(row.stacks));
+    overhead = std::max(overhead, parts_.source.overhead_percent(row.process.key));
+  }
+  const uint64_t disk = state_ == nullptr ? 0 : state_->store().status().bytes;
+  const auto number = [](uint64_t value) { return static_cast<double>(value); };
+  return {{"memory", number(limits_.memory_bytes), number(memory_bytes())},
+          {"cpu_percent", limits_.cpu_percent, 100 * usage_.cpu_share(Governor::kWindowS)},
+          {"attachments", number(limits_.attachments), number(parts_.source.focused())},
+          {"stacks_per_process", number(limits_.stacks_per_process), stacks},
+          {"overhead_percent_per_process", limits_.overhead_percent_per_process, overhead},
+          {"disk", number(limits_.disk_bytes), number(disk)}};
+}
+
 void Daemon::warn_about(const Config& config) {
   for (const std::string& warning : config.warnings) warn(warning);
   for (const WatchRule& rule : config.watch) {
@@ -94,11 +143,6 @@ void Daemon::warn_about(const Config& config) {
         warn(fmt::format("{}: the probe {} is not in this version and left out", rule.source, to_string(probe)));
       }
     }
-  }
-  const LimitsConfig& limits = config.limits;
-  const LimitsConfig defaults;
-  if (limits.memory_bytes != defaults.memory_bytes || limits.cpu_percent != defaults.cpu_percent) {
-    warn("[limits] memory and cpu_percent are not enforced in this version");
   }
 }
 
@@ -111,9 +155,12 @@ void Daemon::warn(const std::string& text) {
 
 void Daemon::reconfigure(const Config& config) {
   tick_s_ = config.tick_s;
+  limits_ = config.limits;
+  governor_.set_limits(limits_);
   parts_.source.configure(config);
   parts_.detection.configure(detection_policy(config), detector_settings(config));
   parts_.policy.set_options(alert_policy_options(config));
+  if (state_ != nullptr) state_->configure(config.limits);
   on_rules_();
   warn_about(config);
 }
@@ -155,10 +202,18 @@ Status Daemon::status() const {
     status.bpf_map_bytes += cost.map_bytes;
     status.lost[LossReason::kRecursionMissed] += cost.recursion_misses;
   }
+  status.limits = limits();
+  status.shedding = governor_.shedding().text();
+  if (state_ != nullptr) {
+    const Store::Status store = state_->store().status();
+    status.state = {store.path, store.storing, store.problem, store.bytes, store.dropped};
+  }
   status.warnings = warnings_;
   if (const uint64_t overflowed = parts_.functions.overflowed(); overflowed > 0) {
     status.warnings.push_back(fmt::format("the table of functions is full: {} names are [other]", overflowed));
   }
+  if (!status.state.problem.empty()) status.warnings.push_back("nothing is stored: " + status.state.problem);
+  if (!status.shedding.empty()) status.warnings.push_back(status.shedding);
   if (!attach_problem_.empty()) status.warnings.push_back(attach_problem_);
   return status;
 }
@@ -205,6 +260,8 @@ std::vector<AttachmentRow> Daemon::attachments() const {
     for (const ProbeEngine* engine : parts_.engines) {
       if (row.problem.empty()) row.problem = engine->note(row.process.key);
     }
+    if (row.problem.empty()) row.problem = parts_.source.note(row.process.key);
+    row.overhead_percent = parts_.source.overhead_percent(row.process.key);
   }
   return rows;
 }

@@ -11,9 +11,11 @@
 #include "core/clock.h"
 #include "core/probe.h"
 #include "daemon/attachments.h"
+#include "daemon/governor.h"
 #include "daemon/live_source.h"
 #include "daemon/pipeline.h"
 #include "daemon/self_usage.h"
+#include "daemon/state/saved_state.h"
 #include "daemon/status.h"
 #include "symbols/namer.h"
 
@@ -45,6 +47,8 @@ class Daemon final : public ControlBackend {
   /// Called when the set of rules changed.
   void set_on_rules(std::function<void()> on_rules) { on_rules_ = std::move(on_rules); }
   void set_on_alert(std::function<void(const Alert&)> on_alert) { on_alert_ = std::move(on_alert); }
+  /// What it keeps over restarts; nullptr: nothing. Outlives the calls of tick().
+  void set_state(SavedState* state) { state_ = state; }
   /// Puts a new, valid configuration in force. Nothing that was learned or counted is lost.
   void reconfigure(const Config& config);
   /// What is configured and has no effect in this version, or is valid and still probably not meant.
@@ -71,14 +75,21 @@ class Daemon final : public ControlBackend {
   void take_events();
   void note_attach_problem();
   void note_rules();
+  void hold_limits(double time_s);
+  [[nodiscard]] uint64_t memory_bytes() const;
+  [[nodiscard]] std::vector<LimitUse> limits() const;
 
   Parts parts_;
   double tick_s_ = 1;
+  SavedState* state_ = nullptr;
   std::function<void(const Alert&)> on_alert_ = [](const Alert&) {};
   std::function<void()> on_rules_ = [] {};
   uint64_t added_rules_ = 0;
   size_t rules_noted_ = 0;
   SelfUsage usage_;
+  LimitsConfig limits_;
+  Governor governor_;
+  double trimmed_s_ = 0;
   uint64_t started_ns_ = 0;
   uint64_t ticks_ = 0;
   uint64_t missed_ticks_ = 0;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "config/load.h"
 #include "config/match.h"
@@ -41,6 +42,7 @@ void LiveSource::configure(const Config& config) {
   set_rules();
   survey_.configure(config.survey, survey_places(config));
   max_focused_ = config.limits.attachments;
+  guard_.set_limit(config.limits.overhead_percent_per_process);
   refused_.clear();
   parts_.attachments.set_limits(limits_of(config));
 }
@@ -185,8 +187,11 @@ Result<std::optional<TickBatch>> LiveSource::next() {
 
   ranker_.observe(batch.time_s, samples_);
   full_problem_.clear();
+  watch_overhead(batch.time_s);
+  drop_surplus();
   attach_adopted();
   attach_wanted();
+  attach_again(batch.exits);
   drop_unwanted();
   drop_ended_rules();
   batch.samples = samples_;
@@ -249,8 +254,13 @@ AttachReason LiveSource::child_of(const ProcessKey& parent, const AttachReason& 
 void LiveSource::attach_wanted() {
   for (const ProcessSample& sample : samples_) attach_by_rule(sample);
   for (const ProcessKey& suspect : ranker_.suspects()) {
+    if (!shedding_.suspects) break;
     const AttachReason* reason = parts_.attachments.contains(suspect) ? parts_.attachments.reason(suspect) : nullptr;
     if (reason == nullptr || reason->kind == AttachReason::Kind::kSurvey) attach_suspect(suspect);
+  }
+  if (!shedding_.survey) {
+    survey_.clear();
+    return;
   }
   for (const ProcessKey& process : survey_.choose(ranker_.ranking())) {
     if (!parts_.attachments.contains(process)) attach_surveyed(process);
@@ -262,7 +272,7 @@ void LiveSource::attach_surveyed(const ProcessKey& process) {
   if (sample == nullptr) return;
   attach(*sample, {process,
                    {ProbeKind::kOnCpu},
-                   {.frequency_hz = survey_.frequency_hz(), .children = false},
+                   {.frequency_hz = rate(survey_.frequency_hz()), .children = false},
                    {AttachReason::Kind::kSurvey, "", "survey"}});
 }
 
@@ -272,23 +282,38 @@ void LiveSource::attach_suspect(const ProcessKey& suspect) {
   const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
   attach(*sample, {suspect,
                    kSuspectProbes,
-                   {.frequency_hz = kSuspectFrequencyHz, .children = false},
+                   {.frequency_hz = rate(kSuspectFrequencyHz), .children = false},
                    {AttachReason::Kind::kSuspect, "", fmt::format("suspect: {}", ranked->reason())}});
+}
+
+// Whoever a rule names is attached by it already. set_keep() keeps the others, as long as their alerts stand.
+void LiveSource::attach_again(std::vector<ProcessKey>& exits) {
+  for (const ProcessKey& process : std::exchange(again_, {})) {
+    const ProcessSample* sample = sample_of(process);
+    if (sample == nullptr) {
+      exits.push_back(process);
+    } else if (!is_focused(process)) {
+      attach(*sample, {process,
+                       kSuspectProbes,
+                       {.frequency_hz = rate(kSuspectFrequencyHz), .children = false},
+                       {AttachReason::Kind::kSuspect, "", "an alert of an earlier run stands"}});
+    }
+  }
 }
 
 // A rule goes before an ancestor's rule, and both before a suspicion.
 void LiveSource::attach_by_rule(const ProcessSample& sample) {
   const AttachReason* now = parts_.attachments.contains(sample.key) ? parts_.attachments.reason(sample.key) : nullptr;
   if (const WatchRule* rule = rules_.rule_of(sample)) {
-    const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = rule->children, .mappings = rule->mmap};
+    const AttachOrder order = order_by_rule(sample.key, *rule, {AttachReason::Kind::kRule, rule->id, ""});
     if (now != nullptr && now->kind == AttachReason::Kind::kRule && now->rule == rule->id &&
-        *parts_.attachments.options(sample.key) == options && parts_.attachments.probes(sample.key) == rule->probes) {
+        *parts_.attachments.options(sample.key) == order.options &&
+        parts_.attachments.probes(sample.key) == order.probes) {
       return;
     }
-    attach(sample, {sample.key,
-                    rule->probes,
-                    options,
-                    {AttachReason::Kind::kRule, rule->id, fmt::format("watch rule {}", describe(*rule))}});
+    AttachOrder told = order;
+    told.reason.text = fmt::format("watch rule {}", describe(*rule));
+    attach(sample, std::move(told));
     return;
   }
   if (now != nullptr && now->kind == AttachReason::Kind::kChild) {
@@ -310,9 +335,10 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
 void LiveSource::follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason) {
   const WatchRule* rule = rules_.find(reason.rule);
   if (rule == nullptr || !rule->children) return;  // drop_unwanted() decides
-  const ProbeOptions options{.frequency_hz = rule->frequency_hz, .children = true, .mappings = rule->mmap};
-  if (*parts_.attachments.options(sample.key) != options || parts_.attachments.probes(sample.key) != rule->probes) {
-    attach(sample, {sample.key, rule->probes, options, reason});
+  AttachOrder order = order_by_rule(sample.key, *rule, reason);
+  if (*parts_.attachments.options(sample.key) != order.options ||
+      parts_.attachments.probes(sample.key) != order.probes) {
+    attach(sample, std::move(order));
   }
 }
 
@@ -326,7 +352,7 @@ void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
     full_problem_ = fmt::format(
         "more processes to watch than the {} that may be (raise attachments in [limits], or "
         "narrow the watch rules)",
-        max_focused_);
+        places());
     return;
   }
   if (parts_.attachments.full() && !parts_.attachments.contains(sample.key)) return;  // a place is free next tick
@@ -353,12 +379,17 @@ bool LiveSource::is_focused(const ProcessKey& process) const {
          parts_.attachments.reason(process)->kind != AttachReason::Kind::kSurvey;
 }
 
-bool LiveSource::focus_is_full() const {
-  if (parts_.attachments.size() < max_focused_) return false;
+bool LiveSource::focus_is_full() const { return parts_.attachments.size() >= places() && focused() >= places(); }
+
+size_t LiveSource::focused() const {
   const std::vector<ProcessKey> all = parts_.attachments.processes();
-  const auto focused = std::ranges::count_if(
-      all, [this](const ProcessKey& process) { return is_focused(process) && !parts_.attachments.has_ended(process); });
-  return static_cast<size_t>(focused) >= max_focused_;
+  const auto focused = std::ranges::count_if(all, [this](const ProcessKey& process) { return is_focused(process); });
+  return static_cast<size_t>(focused);
+}
+
+size_t LiveSource::places() const {
+  const auto places = static_cast<size_t>(shedding_.places * static_cast<double>(max_focused_));
+  return std::max<size_t>(1, places);
 }
 
 std::string LiveSource::attach_problem() const {
@@ -372,12 +403,12 @@ void LiveSource::drop_unwanted() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
     const AttachReason::Kind kind = parts_.attachments.reason(process)->kind;
     if (is_wanted_by_rule(process) || keep_(process)) continue;
-    const bool is_suspect = std::ranges::find(suspects, process) != suspects.end();
+    const bool is_suspect = shedding_.suspects && std::ranges::find(suspects, process) != suspects.end();
+    const double now_hz = parts_.attachments.options(process)->frequency_hz;
     if (is_suspect) {
-      if (kind != AttachReason::Kind::kSuspect) attach_suspect(process);
-    } else if (survey_.contains(process)) {
-      const bool as_wanted = kind == AttachReason::Kind::kSurvey &&
-                             parts_.attachments.options(process)->frequency_hz == survey_.frequency_hz();
+      if (kind != AttachReason::Kind::kSuspect || now_hz != rate(kSuspectFrequencyHz)) attach_suspect(process);
+    } else if (shedding_.survey && survey_.contains(process)) {
+      const bool as_wanted = kind == AttachReason::Kind::kSurvey && now_hz == rate(survey_.frequency_hz());
       if (!as_wanted) attach_surveyed(process);
     } else {
       parts_.attachments.end(process, false);

@@ -12,6 +12,8 @@
 #include "core/clock.h"
 #include "daemon/attachments.h"
 #include "daemon/delta_source.h"
+#include "daemon/governor.h"
+#include "daemon/overhead_guard.h"
 #include "daemon/procfs.h"
 #include "daemon/ranking.h"
 #include "daemon/rule_book.h"
@@ -37,6 +39,16 @@ class LiveSource final : public DeltaSource {
   void configure(const Config& config);
   /// Processes that must stay attached though no rule or rank asks for it: an alert stands.
   void set_keep(std::function<bool(const ProcessKey&)> keep) { keep_ = std::move(keep); }
+  /// Processes whose alerts stand from an earlier run: attached at the next tick as suspects are, or among its exits.
+  void watch_again(std::vector<ProcessKey> processes) { again_ = std::move(processes); }
+  /// What the daemon does without from the next tick on.
+  void shed(const Shedding& shedding) { shedding_ = shedding; }
+  /// Why an attached process is counted less than was asked for; empty where it is not.
+  [[nodiscard]] std::string note(const ProcessKey& process) const;
+  /// What counting costs an attached process, as a share of its CPU time; the memory probe is left out.
+  [[nodiscard]] double overhead_percent(const ProcessKey& process) const;
+  /// Attached by a rule or as a suspect: what [limits] attachments bounds.
+  [[nodiscard]] size_t focused() const;
   /// Ticks were missed since the last next().
   void mark_late() { late_ = true; }
 
@@ -83,6 +95,7 @@ class LiveSource final : public DeltaSource {
   void attach_adopted();
   void attach_wanted();
   void attach_suspect(const ProcessKey& suspect);
+  void attach_again(std::vector<ProcessKey>& exits);
   void attach_surveyed(const ProcessKey& process);
   void attach_by_rule(const ProcessSample& sample);
   void follow_rule_of_child(const ProcessSample& sample, const AttachReason& reason);
@@ -93,6 +106,11 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] bool is_focused(const ProcessKey& process) const;
   [[nodiscard]] bool focus_is_full() const;
   void drop_unwanted();
+  void drop_surplus();
+  [[nodiscard]] double rate(double frequency_hz) const;
+  [[nodiscard]] size_t places() const;
+  [[nodiscard]] AttachOrder order_by_rule(const ProcessKey& process, const WatchRule& rule, AttachReason reason) const;
+  void watch_overhead(double time_s);
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
   void read_paths();
   [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
@@ -114,7 +132,10 @@ class LiveSource final : public DeltaSource {
   std::vector<WatchRule> added_rules_;
   std::unordered_map<std::string, ProcessKey> rule_processes_;  // of added rules with a pid, by the rule's id
   size_t max_focused_ = 0;
+  Shedding shedding_;
+  OverheadGuard guard_;
   std::vector<ProcessKey> without_exe_;  // attached since the last tick
+  std::vector<ProcessKey> again_;
   std::string full_problem_;
   std::unordered_map<ProcessKey, std::string> refused_;  // why each cannot be attached; only processes that live
 };

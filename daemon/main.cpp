@@ -1,10 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "daemon/app.h"
 #include "daemon/control/interface.h"
+
+namespace {
+
+// What the service manager made for us goes before the path of a daemon started by hand.
+std::string default_state_dir() {
+  const char* given = std::getenv("STATE_DIRECTORY");
+  const std::string_view list = given == nullptr ? "" : given;
+  const std::string_view first = list.substr(0, list.find(':'));
+  return first.empty() ? "/var/lib/stackwatch" : std::string(first);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace stackwatch;
@@ -12,11 +26,14 @@ int main(int argc, char** argv) {
   cli.name("stackwatchd");
   AppOptions options;
   options.socket_path = std::string(kDefaultSocketPath);
+  options.state_dir = default_state_dir();
   bool check_only = false;
   cli.add_option("--config", options.config_file, "Configuration file; FILE.d/*.toml are read after it")
       ->type_name("FILE");
   cli.add_option("--socket", options.socket_path, "Control socket")->type_name("PATH")->envname("STACKWATCH_SOCKET");
-  cli.add_option("--state-dir", options.state_dir, "Where state is kept; this version keeps none")->type_name("DIR");
+  cli.add_option("--state-dir", options.state_dir, "Where alerts and baselines are kept over restarts")
+      ->type_name("DIR")
+      ->capture_default_str();
   cli.add_flag("--foreground", options.foreground, "Tell alerts on standard output as well");
   cli.add_flag("--check-config", check_only, "Check the configuration and exit");
   cli.set_version_flag("--version", "stackwatchd " STACKWATCH_VERSION);

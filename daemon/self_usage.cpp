@@ -13,8 +13,6 @@
 namespace stackwatch {
 namespace {
 
-constexpr double kWindowS = 60;
-
 double seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
 }
@@ -38,10 +36,12 @@ void SelfUsage::observe(double time_s, pid_t worker) {
   while (points_.size() > 2 && points_.front().time_s < time_s - kWindowS) points_.pop_front();
 }
 
-double SelfUsage::cpu_share() const {
+double SelfUsage::cpu_share(double seconds) const {
   if (points_.size() < 2) return 0;
-  const double passed_s = points_.back().time_s - points_.front().time_s;
-  return passed_s > 0 ? (points_.back().cpu_s - points_.front().cpu_s) / passed_s : 0;
+  const Point& now = points_.back();
+  const auto then = std::ranges::find_if(points_, [&](const Point& p) { return p.time_s >= now.time_s - seconds; });
+  const double passed_s = now.time_s - then->time_s;
+  return passed_s > 0 ? (now.cpu_s - then->cpu_s) / passed_s : 0;
 }
 
 uint64_t SelfUsage::resident_bytes() const { return resident_bytes_of(getpid()); }

@@ -13,12 +13,16 @@ namespace stackwatch {
 /// What the daemon and its symbol worker use themselves.
 class SelfUsage {
  public:
+  static constexpr double kWindowS = 60;
+
   explicit SelfUsage(Procfs procfs) : procfs_(std::move(procfs)) {}
 
   /// Once per tick. `worker` is 0 where none runs.
   void observe(double time_s, pid_t worker);
   /// CPU time of both over about the last minute, as a share of one core.
-  [[nodiscard]] double cpu_share() const;
+  [[nodiscard]] double cpu_share() const { return cpu_share(kWindowS); }
+  /// The same over the last `seconds`, at most kWindowS.
+  [[nodiscard]] double cpu_share(double seconds) const;
   [[nodiscard]] uint64_t resident_bytes() const;
   [[nodiscard]] uint64_t resident_bytes_of(pid_t pid) const;
   [[nodiscard]] uint64_t open_fds() const;

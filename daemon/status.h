@@ -16,8 +16,24 @@
 
 namespace stackwatch {
 
+/// One of [limits], by its key, and what is used of it, in the key's unit.
+struct LimitUse {
+  std::string name;
+  double limit = 0;
+  double used = 0;
+};
+
 /// What `stackwatch status` tells.
 struct Status {
+  /// What is kept over restarts.
+  struct State {
+    std::string path;  ///< of the database; empty where nothing is kept
+    bool storing = false;
+    std::string problem;  ///< why not
+    uint64_t bytes = 0;
+    uint64_t dropped = 0;  ///< writes that were given up
+  };
+
   std::string version;
   int32_t pid = 0;
   double uptime_s = 0;
@@ -48,6 +64,10 @@ struct Status {
   uint64_t control_clients = 0;  ///< these three are filled in by the control server itself
   uint64_t control_refused = 0;  ///< connections over the limit
   uint64_t control_dropped = 0;  ///< clients that read too slowly
+
+  std::vector<LimitUse> limits;
+  std::string shedding;  ///< what it does without to stay below them, and why; empty where nothing
+  State state;
 
   Losses lost;                        ///< of all attachments since the start
   std::vector<std::string> warnings;  ///< what does not work, each with what to do about it
@@ -94,7 +114,8 @@ struct AttachmentRow {
   uint64_t samples = 0;
   uint64_t stacks = 0;  ///< distinct ones so far
   Losses lost;
-  std::string problem;  ///< why a probe that was asked for is missing; empty where none is
+  std::string problem;          ///< why a probe that was asked for is missing; empty where none is
+  double overhead_percent = 0;  ///< what sampling and off-CPU counting cost it, of its CPU time, estimated
 };
 
 /// One row of `stackwatch watch list`.

@@ -31,6 +31,8 @@ class Survey {
 
   /// Of one tick's ranking: who is surveyed from now on. Returns those that were not before.
   std::vector<ProcessKey> choose(const std::vector<Ranked>& ranking);
+  /// Nobody is surveyed; the next choose() begins anew.
+  void clear() { chosen_.clear(); }
   [[nodiscard]] bool contains(const ProcessKey& process) const { return chosen_.contains(process); }
   [[nodiscard]] size_t size() const { return chosen_.size(); }
 

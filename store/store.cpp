@@ -303,10 +303,12 @@ bool Store::put_to_tell(const Alert& alert, std::function<void(std::optional<int
   return shared_->push(std::move(work));
 }
 
-void Store::mark_told(int64_t sequence) {
-  Shared::Work work;
-  work.run = [sequence](StateFile& file) { return file.mark_told(sequence); };
-  static_cast<void>(shared_->push(std::move(work)));  // dropped: it is told once more
+std::function<void(int64_t)> Store::marker() const {
+  return [shared = shared_](int64_t sequence) {
+    Shared::Work work;
+    work.run = [sequence](StateFile& file) { return file.mark_told(sequence); };
+    static_cast<void>(shared->push(std::move(work)));  // dropped: it is told once more
+  };
 }
 
 bool Store::read_outbox(int64_t after, size_t limit, std::function<void(std::vector<OutboxRow>)> then) {

@@ -64,8 +64,9 @@ class Store final : public BaselineStore {
   /// Puts it and notes that it is to be told. `then` hears the note's sequence once that is on the disk, or nothing
   /// where it could not be stored: it must be told all the same. False: dropped, `then` is not called.
   bool put_to_tell(const Alert& alert, std::function<void(std::optional<int64_t> sequence)> then);
-  /// From any thread.
-  void mark_told(int64_t sequence);
+  /// Takes the note with this sequence off; dropped where the store has ended. May be called from any thread, and
+  /// after the store is gone.
+  [[nodiscard]] std::function<void(int64_t sequence)> marker() const;
   /// Notes not marked yet, oldest first, those after `after`.
   bool read_outbox(int64_t after, size_t limit, std::function<void(std::vector<OutboxRow>)> then);
   bool put(StoredIncident incident);

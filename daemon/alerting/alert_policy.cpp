@@ -39,14 +39,14 @@ std::span<const FunctionId> stack_of(const Finding& finding, const Observation& 
   return (*stacks)[*finding.stack];
 }
 
+}  // namespace
+
 size_t bytes_of(const AlertRecord& record) {
   size_t bytes = sizeof record + record.stack.capacity() * sizeof(FunctionId);
   for (const std::string& frame : record.alert.stack) bytes += sizeof frame + frame.capacity();
   for (const auto& c : record.alert.contributors) bytes += sizeof c + c.frame.capacity();
   return bytes + record.alert.process.cgroup.capacity() + record.alert.process.exe.capacity();
 }
-
-}  // namespace
 
 /// The findings of one observation that mean one alert, the one that names it best first.
 struct AlertPolicy::Group {
@@ -64,6 +64,7 @@ std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation>
                                      std::optional<int64_t> realtime_offset_ns) {
   changed_.clear();
   realtime_offset_ns_ = realtime_offset_ns.value_or(static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns()));
+  end_gone(time_s);
   for (const ProcessKey& process : replaced) end_process(process, time_s, kProgramReplaced);
   for (const Observation& observation : observations) observe(observation);
   for (const ProcessKey& process : exits) end_process(process, time_s, kProcessExited);
@@ -72,6 +73,7 @@ std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation>
 }
 
 void AlertPolicy::observe(const Observation& observation) {
+  adopt_restored(observation);
   std::vector<Group> groups = group(observation);
   for (const auto it : active_of(observation.process)) {
     AlertRecord& record = *it;
@@ -101,7 +103,9 @@ std::vector<AlertPolicy::Group> AlertPolicy::group(const Observation& observatio
   std::vector<Group> groups;
   const auto active = active_of(observation.process);
   std::vector<AlertRecord*> candidates;
-  for (const auto it : active) candidates.push_back(&*it);
+  for (const auto it : active) {
+    if (!it->restored) candidates.push_back(&*it);
+  }
   for (const Finding* finding : findings) {
     AlertRecord* closest = nullptr;
     Kinship how = Kinship::kNone;
@@ -241,7 +245,7 @@ void AlertPolicy::end_process(const ProcessKey& process, double time_s, std::str
       ++(it->is_hidden() ? counters_.cooled_down : counters_.vanished);
       drop(it);
     } else {
-      resolve(it, time_s, why);
+      resolve(it, time_s, it->restored && it->observed_s == 0 ? kGoneMeanwhile : why);
     }
   }
 }
@@ -249,6 +253,10 @@ void AlertPolicy::end_process(const ProcessKey& process, double time_s, std::str
 void AlertPolicy::end_silent_ones(double time_s) {
   for (auto it = active_.begin(); it != active_.end();) {
     const auto current = it++;
+    if (current->restored) {
+      end_silent_restored(current, time_s);
+      continue;
+    }
     if (time_s - current->seen_s < options_.resolve_after_s - kJitterS) continue;
     if (current->is_pending()) {  // no delta came since: it can neither fire nor be seen to be over
       ++(current->is_hidden() ? counters_.cooled_down : counters_.vanished);

@@ -97,6 +97,14 @@ class AlertPolicy {
                                         std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced = {},
                                         std::optional<int64_t> realtime_offset_ns = {});
 
+  /// Alerts of an earlier run, newest first, before the first tick. `lives` says whether a process still runs as far as
+  /// is known. Those that stood go on, or are resolved at the first tick where their process does not live or is among
+  /// its `exits`: docs/alerts.md. `time_s` and `realtime_offset_ns` as in tick().
+  void restore(std::span<const Alert> alerts, const std::function<bool(const Alert&)>& lives, double time_s,
+               int64_t realtime_offset_ns);
+  /// Copies of those that fire.
+  [[nodiscard]] std::vector<Alert> standing() const;
+
   /// For a reload: what is pending or firing stays, with the new times and bounds in force from the next tick.
   void set_options(AlertPolicyOptions options);
 
@@ -124,6 +132,9 @@ class AlertPolicy {
   Records::iterator drop(Records::iterator record);
   void end_process(const ProcessKey& process, double time_s, std::string_view why);
   void end_silent_ones(double time_s);
+  void end_gone(double time_s);
+  void adopt_restored(const Observation& observation);
+  void end_silent_restored(Records::iterator record, double time_s);
   [[nodiscard]] const AlertRecord* cooling_down(const AlertRecord& fresh) const;
   [[nodiscard]] bool may_fire(const AlertRecord& record) const;
   [[nodiscard]] std::string fresh_id();
@@ -139,8 +150,9 @@ class AlertPolicy {
   Records active_;   ///< pending and firing, oldest first
   Records history_;  ///< resolved, the one resolved last first
   std::unordered_map<ProcessKey, size_t> active_per_process_;
-  std::vector<Alert> changed_;      ///< in this tick
-  int64_t realtime_offset_ns_ = 0;  ///< CLOCK_REALTIME - time line of the findings, as of this tick
+  std::vector<Records::iterator> gone_;  ///< restored ones whose process does not live, until the first tick
+  std::vector<Alert> changed_;           ///< in this tick
+  int64_t realtime_offset_ns_ = 0;       ///< CLOCK_REALTIME - time line of the findings, as of this tick
   uint64_t next_sequence_ = 0;
   size_t history_bytes_ = 0;
 };

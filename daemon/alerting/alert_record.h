@@ -27,6 +27,8 @@ struct AlertRecord {
   uint64_t sequence = 0;  ///< order in which alerts began
   std::optional<Predecessor> predecessor;
 
+  /// From an earlier run: its functions have no ids here until a finding about the same names comes.
+  bool restored = false;
   std::optional<FunctionId> frame;
   std::vector<FunctionId> stack;       ///< of the finding, whole, root first
   std::vector<FunctionId> companions;  ///< the finding's contributors
@@ -45,5 +47,8 @@ struct AlertRecord {
   /// Shown as its resolved predecessor, until it fires.
   [[nodiscard]] bool is_hidden() const { return predecessor.has_value() && is_pending(); }
 };
+
+/// What a record takes in memory, about.
+[[nodiscard]] size_t bytes_of(const AlertRecord& record);
 
 }  // namespace stackwatch

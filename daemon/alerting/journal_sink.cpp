@@ -44,7 +44,10 @@ bool is_socket(const std::string& path) {
 
 /// What both threads use; outlives whichever ends first.
 struct JournalSink::Shared {
-  using Entry = std::vector<std::string>;
+  struct Entry {
+    std::vector<std::string> fields;
+    std::function<void(bool sent)> done;
+  };
 
   explicit Shared(JournalSinkOptions o) : options(std::move(o)) {}
 
@@ -53,6 +56,7 @@ struct JournalSink::Shared {
   std::condition_variable woken;
   std::condition_variable idle;
   std::deque<Entry> queue;
+  bool sending = false;
   bool stopping = false;
   bool ended = false;
   Stats stats;
@@ -65,8 +69,8 @@ struct JournalSink::Shared {
 int JournalSink::Shared::send_once(const Entry& entry) const {
   if (!is_socket(options.socket_path)) return -ENOENT;  // sd_journal_sendv calls this a success
   std::vector<iovec> fields;
-  fields.reserve(entry.size());
-  for (const std::string& field : entry) fields.push_back({const_cast<char*>(field.data()), field.size()});
+  fields.reserve(entry.fields.size());
+  for (const std::string& field : entry.fields) fields.push_back({const_cast<char*>(field.data()), field.size()});
   const int count = static_cast<int>(fields.size());
   return options.send ? options.send(fields.data(), count) : sd_journal_sendv(fields.data(), count);
 }
@@ -87,9 +91,13 @@ void JournalSink::Shared::run() {
     if (queue.empty()) break;
     const Entry entry = std::move(queue.front());
     queue.pop_front();
+    sending = true;
     lock.unlock();
     const int error = send(entry);
+    if (entry.done) entry.done(error >= 0);
     lock.lock();
+    sending = false;
+    if (queue.empty()) idle.notify_all();
     if (error >= 0) {
       ++stats.sent;
     } else {
@@ -131,7 +139,7 @@ JournalSink::~JournalSink() {
   shared_->idle.wait_for(lock, kLastWords, [this] { return shared_->ended; });
 }
 
-Result<void> JournalSink::publish(const Alert& alert) {
+Result<void> JournalSink::publish(const Alert& alert, std::function<void(bool)> done) {
   const JournalSinkOptions& options = shared_->options;
   auto fields = journal_fields(alert, options.object_pid);
   const std::lock_guard lock(shared_->mutex);
@@ -146,9 +154,15 @@ Result<void> JournalSink::publish(const Alert& alert) {
                 fmt::format("journald does not take the {} entries before it", shared_->queue.size()),
                 "systemctl status systemd-journald");
   }
-  shared_->queue.push_back(std::move(fields));
+  shared_->queue.push_back({std::move(fields), std::move(done)});
   shared_->woken.notify_all();
   return {};
+}
+
+bool JournalSink::flush(double seconds) {
+  std::unique_lock lock(shared_->mutex);
+  return shared_->idle.wait_for(lock, std::chrono::duration<double>(seconds),
+                                [this] { return shared_->ended || (shared_->queue.empty() && !shared_->sending); });
 }
 
 bool JournalSink::available() const { return is_socket(shared_->options.socket_path); }

@@ -50,7 +50,12 @@ class JournalSink final : public Sink {
 
   [[nodiscard]] std::string_view name() const override { return "journal"; }
   /// Errors: no journal socket (kUnsupported), queue full (kFailed). The alert is not written then, and counted.
-  [[nodiscard]] Result<void> publish(const Alert& alert) override;
+  [[nodiscard]] Result<void> publish(const Alert& alert) override { return publish(alert, {}); }
+  /// `done` hears, on the sink's thread, whether journald took the entry; not where publish() fails, nor where the
+  /// sink ends before. From any thread.
+  [[nodiscard]] Result<void> publish(const Alert& alert, std::function<void(bool sent)> done);
+  /// Until journald has, or has refused, what was published so far. False after `seconds`.
+  bool flush(double seconds);
   /// Whether a journal socket exists now. To be told once when it changes.
   [[nodiscard]] bool available() const;
   [[nodiscard]] Stats stats() const;

@@ -18,6 +18,8 @@ inline constexpr std::string_view kProgramReplaced = "the process executes anoth
 inline constexpr std::string_view kCountsAsNormal = "lasted so long that it counts as normal";
 /// No counts of the process came any more, so nothing is known.
 inline constexpr std::string_view kNotWatched = "no longer watched";
+/// It stood when an earlier daemon ended, and its process ended before this one looked.
+inline constexpr std::string_view kGoneMeanwhile = "the process ended while stackwatchd did not run";
 
 /// The alert as one line that a person understands alone, in the local time of the host:
 /// `redis-server[4711]: dictFind takes 4.3 % of its CPU time, was 1.1 %, since 12:03:20 (composition)`.

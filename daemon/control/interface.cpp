@@ -119,8 +119,24 @@ type Attachment (
   # distinct ones so far
   stacks: int,
   lost: Losses,
-  # why a probe that was asked for is missing
-  problem: ?string
+  # why a probe that was asked for is missing, or counts less than was asked for
+  problem: ?string,
+  # what sampling and off-CPU counting cost it, of its CPU time, estimated
+  overhead_percent: float
+)
+
+# A limit and what is used of it, in the unit of its key.
+type LimitUse (name: string, limit: float, used: float)
+
+# What is kept over restarts.
+type State (
+  path: string,
+  storing: bool,
+  # why not; else empty
+  problem: string,
+  bytes: int,
+  # writes that were given up
+  dropped: int
 )
 
 # One process's part in an unusual stack; in cores, on a CPU.
@@ -207,6 +223,11 @@ method GetStatus() -> (
   control_refused: int,
   # clients that read too slowly
   control_dropped: int,
+  # by the keys of [limits]
+  limits: []LimitUse,
+  # what the daemon does without to stay below them, and why; empty where nothing
+  shedding: string,
+  state: State,
   lost: Losses,
   warnings: []string
 )

@@ -114,6 +114,29 @@ void write_attachment_row(JsonWriter& json, const AttachmentRow& row) {
   json.key("lost");
   write_losses(json, row.lost);
   if (!row.problem.empty()) json.member("problem", row.problem);
+  json.member("overhead_percent", row.overhead_percent);
+  json.end_object();
+}
+
+void write_limits(JsonWriter& json, const Status& status) {
+  json.key("limits");
+  json.begin_array();
+  for (const LimitUse& limit : status.limits) {
+    json.begin_object();
+    json.member("name", limit.name);
+    json.member("limit", limit.limit);
+    json.member("used", limit.used);
+    json.end_object();
+  }
+  json.end_array();
+  json.member("shedding", status.shedding);
+  json.key("state");
+  json.begin_object();
+  json.member("path", status.state.path);
+  json.member("storing", status.state.storing);
+  json.member("problem", status.state.problem);
+  json.member("bytes", status.state.bytes);
+  json.member("dropped", status.state.dropped);
   json.end_object();
 }
 
@@ -287,6 +310,7 @@ void write_status(JsonWriter& json, const Status& status) {
   json.member("alerts_pending", status.alerts_pending);
   json.member("alerts_firing", status.alerts_firing);
   write_status_load(json, status);
+  write_limits(json, status);
   json.key("lost");
   write_losses(json, status.lost);
   json.key("warnings");

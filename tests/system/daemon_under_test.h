@@ -47,9 +47,12 @@ class DaemonUnderTest {
   [[nodiscard]] bool ready() const;
   [[nodiscard]] Answer ask(std::vector<std::string> arguments) const;
   /// Without the survey unless `config` has a [survey]: a test counts who is attached, and other things run beside it.
+  /// Without a limit of its CPU time unless it has [limits]: sanitizers cost many times what it may use.
   void configure(const std::string& config) const {
     const bool survey = config.find("[survey]") != config.npos;
-    directory_.write("stackwatch.toml", survey ? config : config + "\n[survey]\nenabled = false\n");
+    const bool limits = config.find("[limits]") != config.npos;
+    directory_.write("stackwatch.toml", config + (survey ? "" : "\n[survey]\nenabled = false\n") +
+                                            (limits ? "" : "\n[limits]\ncpu_percent = 100\n"));
   }
   [[nodiscard]] std::string socket() const { return directory_.path() + "/socket"; }
   [[nodiscard]] std::string config_file() const { return directory_.path() + "/stackwatch.toml"; }

@@ -136,7 +136,7 @@ TEST_F(StoreThreadTest, TheNoteIsDurableBeforeAnybodyHearsOfIt) {
   EXPECT_EQ(rows[0].alert.evidence, "{\"id\":\"a\"}");
   EXPECT_EQ(rows[0].alert.boot_id, "boot-1");
 
-  store->mark_told(*sequence);
+  store->marker()(*sequence);
   EXPECT_THAT(outbox(*store), IsEmpty());
 }
 

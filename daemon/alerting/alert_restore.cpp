@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Alerts that outlive the daemon: docs/alerts.md, "Restarts".
+#include <algorithm>
+#include <cmath>
+#include <ranges>
+#include <utility>
+
+#include "daemon/alerting/alert_policy.h"
+#include "daemon/alerting/causes.h"
+#include "daemon/alerting/message.h"
+
+namespace stackwatch {
+namespace {
+
+/// From the start of the daemon to the first counts of a process whose alert stands: it is attached at the first tick.
+/// Names may take some seconds, a loaded machine some more.
+constexpr double kRestoredPatienceS = 60;
+
+double seconds_of(uint64_t realtime_ns, int64_t offset_ns) {
+  return static_cast<double>(static_cast<int64_t>(realtime_ns) - offset_ns) * 1e-9;
+}
+
+AlertRecord record_of(const Alert& alert, double time_s, int64_t offset_ns) {
+  AlertRecord record;
+  record.alert = alert;
+  record.restored = true;
+  record.first_s = seconds_of(alert.opened_ns, offset_ns);
+  record.onset_s = seconds_of(alert.onset_ns, offset_ns);
+  record.seen_s = time_s;  // its patience begins now
+  record.resolved_s = seconds_of(alert.resolved_ns.value_or(alert.updated_ns), offset_ns);
+  record.realtime_offset_ns = offset_ns;
+  record.largest_change = std::abs(alert.after - alert.before);
+  return record;
+}
+
+// As it was told: a stranger's table may lack the id.
+std::string_view name_of(const Finding& finding, const Observation& observation) {
+  const FunctionTable* functions = observation.functions;
+  const bool known = finding.frame && functions != nullptr && finding.frame->value < functions->size();
+  return known ? std::string_view((*functions)[*finding.frame].name) : std::string_view();
+}
+
+}  // namespace
+
+void AlertPolicy::restore(std::span<const Alert> alerts, const std::function<bool(const Alert&)>& lives, double time_s,
+                          int64_t realtime_offset_ns) {
+  for (const Alert& alert : alerts | std::views::reverse) {
+    if (alert.state == AlertState::kPending || find(alert.id)) continue;
+    AlertRecord record = record_of(alert, time_s, realtime_offset_ns);
+    record.sequence = next_sequence_++;
+    if (alert.state == AlertState::kResolved) {
+      history_.push_front(std::move(record));
+      history_bytes_ += bytes_of(history_.front());
+    } else if (active_.size() < options_.active_per_host) {
+      active_.push_back(std::move(record));
+      ++active_per_process_[alert.process.key];
+      if (!lives(alert)) gone_.push_back(std::prev(active_.end()));
+    }
+  }
+  // The cooldown looks at the one resolved last first.
+  history_.sort([](const AlertRecord& a, const AlertRecord& b) { return a.resolved_s > b.resolved_s; });
+  bound_history();
+}
+
+std::vector<Alert> AlertPolicy::standing() const {
+  std::vector<Alert> standing;
+  for (const AlertRecord& record : active_) {
+    if (record.alert.is_firing()) standing.push_back(record.alert);
+  }
+  return standing;
+}
+
+void AlertPolicy::end_gone(double time_s) {
+  for (const auto record : std::exchange(gone_, {})) resolve(record, time_s, kGoneMeanwhile);
+}
+
+// A finding about what the alert names says that it goes on; one that says the opposite, from detectors that know no
+// other past than the alert's present, says that it is over.
+void AlertPolicy::adopt_restored(const Observation& observation) {
+  for (const auto it : active_of(observation.process)) {
+    AlertRecord& record = *it;
+    if (!record.restored || record.alert.probe != observation.probe) continue;
+    for (const Finding& finding : observation.findings) {
+      if (finding.probe != observation.probe || finding.unit_of_measure != record.alert.unit_of_measure ||
+          name_of(finding, observation) != record.alert.frame) {
+        continue;
+      }
+      if ((finding.after >= finding.before) != record.grows()) {
+        resolve(it, observation.time_s, kBackToBaseline);
+      } else {
+        record.restored = false;
+        record.frame = finding.frame;
+      }
+      break;
+    }
+  }
+}
+
+// The detectors may have forgotten what was normal before: their silence says nothing until the alert is so old that
+// they would have taken it for normal.
+void AlertPolicy::end_silent_restored(Records::iterator record, double time_s) {
+  if (time_s - std::max(record->observed_s, record->seen_s) >= kRestoredPatienceS) {
+    resolve(record, time_s, kNotWatched);
+  } else if (time_s - record->onset_s >= options_.adopt_after_s) {
+    resolve(record, time_s, kCountsAsNormal);
+  }
+}
+
+}  // namespace stackwatch
