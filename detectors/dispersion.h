@@ -27,6 +27,8 @@ class BlockMoments {
 
   [[nodiscard]] size_t size() const { return streams_.size(); }
   size_t add() { return streams_.emplace_back(), streams_.size() - 1; }
+  /// What the stream was is forgotten.
+  void forget(size_t stream) { streams_[stream] = {}; }
   /// The stream gets a (new) meaning: a share that was there before it was watched by itself. Its past counts as ticks
   /// of that share and of the given dispersion, so that the ticks in which nobody counted it are no variation.
   void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
