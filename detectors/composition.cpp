@@ -19,6 +19,9 @@ constexpr double kRecalibrateGrowth = 1.05;
 // it is a twelfth as old as the baseline, up to four minutes.
 constexpr double kQuarantinePart = 12;
 constexpr double kMaxQuarantineS = 240;
+// So many ticks are lost to learning while evidence hovers, a quarter of an hour; the changes that take longer to find
+// are below what is worth telling.
+constexpr uint64_t kMaxGivenUp = 900;
 // Ticks that may be learned in one tick after learning was on hold: bounds the work of a tick.
 constexpr int kMaxLearnPerTick = 4;
 // The part of the dispersion that comes from wandering shares grows with the number of samples. What was measured at
@@ -231,12 +234,14 @@ void CompositionDetector::learn_ripe() {
   const bool hold = strongest_score() > many + kHoldLearning;
   for (int i = 0; i < kMaxLearnPerTick && learned_ticks_ < window_.pushed(); ++i) {
     const size_t waiting = static_cast<size_t>(window_.pushed() - learned_ticks_);
-    // The window's oldest tick is about to be lost: evidence that hovers for so long is no change worth telling.
+    // The window's oldest tick is about to be lost. A small change may take longer than the window, so it is not
+    // learned; evidence that hovers for much longer is no change worth telling, so it is.
     const bool last_chance = waiting >= window_.size() && window_.size() == TickWindow::kCapacity;
     if (hold && !last_chance) break;
     const Tick& oldest = window_[window_.size() - std::min(waiting, window_.size())];
     if (!last_chance && oldest.end_s > last_end_s_ - quarantine_s()) break;
-    learn(oldest);
+    given_up_ = hold ? given_up_ + 1 : 0;
+    if (given_up_ == 0 || given_up_ > kMaxGivenUp) learn(oldest);
     ++learned_ticks_;
   }
   if (baseline_.total >= kRecalibrateGrowth * calibrated_total_) calibrate_all();

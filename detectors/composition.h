@@ -137,6 +137,7 @@ class CompositionDetector final : public Detector {
   double calibrated_total_ = 0;  // samples in the baseline when the alternatives were placed
   uint64_t learned_ticks_ = 0;   // ticks of the window (by number) before this one are learned or given up
   uint64_t watched_from_ = 0;    // first tick (by number) after learning, or after the last finding
+  uint64_t given_up_ = 0;        // ticks in a row that were not learned because of evidence
   uint64_t ticks_ = 0;
   uint64_t next_attempt_ = 0;  // tick from which on a change that was not worth telling is looked at again
   bool learning_ = true;

@@ -16,9 +16,9 @@ constexpr double kProcessFreedom = 12;
 constexpr double kMinInformativeShare = 0.002;
 
 // The largest of five noisy estimates is too large. In a baseline that has seen many ticks a longer block counts only
-// where it has more dispersion than single ticks by two standard errors; in a young one it always does: there too small
+// where it has more dispersion than single ticks by 2.5 standard errors; in a young one it always does: there too small
 // would be worse than too large.
-constexpr double kDistinct = 2;
+constexpr double kDistinct = 2.5;
 constexpr double kYoungTicks = 500;
 constexpr double kOldTicks = 2000;
 
@@ -146,16 +146,21 @@ double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const
   double single = 1;
   double largest = 1;
   double shorter = 1;
+  bool was_distinct = false;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
     if (blocks(moments, scale) < kMinBlocks && scale > 0) break;
     const double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
     const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
     const double error = std::sqrt(2 / (degrees + kProcessFreedom));
     if (scale == 0) single = estimate;
-    if (scale == 0 || estimate > single * (1 + distinct * error)) {
-      // Of phases that end, half of the last growth is still to come: each factor of three leaves a third of it.
-      largest = std::max(largest, estimate + (scale > 0 ? std::max(0.0, estimate - shorter) / 2 : 0));
+    const bool is_distinct = scale == 0 || estimate > single * (1 + distinct * error);
+    if (is_distinct) {
+      // Of phases that end, half of the last growth is still to come: each factor of three leaves a third of it. Phases
+      // show at several lengths; what shows at one alone is more likely chance.
+      const double to_come = scale > 0 && was_distinct ? std::max(0.0, estimate - shorter) / 2 : 0;
+      largest = std::max(largest, estimate + to_come);
     }
+    was_distinct = is_distinct && scale > 0;
     shorter = estimate;
   }
   return largest * growth_;
