@@ -148,7 +148,10 @@ class FakeBackend final : public ControlBackend {
   std::vector<std::string> warnings;
   std::vector<Alert> all_alerts;  ///< newest first
   StacksReport stacks_report = {
-      {}, ProbeKind::kOnCpu, 0, 0, 100, {{{"main", "work"}, 70, {30, 40}}, {{"main", "idle"}, 30, {20, 10}}}, {}, {}};
+      {},  ProbeKind::kOnCpu,
+      0,   0,
+      100, {{{"main", "work"}, 70, {30, 40}, {"", "work.c:7"}}, {{"main", "idle"}, 30, {20, 10}}},
+      {},  {}};
   mutable std::string last_by;
   std::optional<ProbeKind> missing_probe;
   std::vector<std::optional<uint64_t>> start_times_ns;  ///< of the calls of add_watch()

@@ -109,7 +109,7 @@ TEST_F(SheddingTest, WaitsOfWhoSwitchesTooOftenAreLeftOutAndTold) {
   config_.watch = {rule("redis")};
   config_.watch[0].probes = {ProbeKind::kOnCpu, ProbeKind::kBlocked};
   attachments_.emplace(Attachments::Engines{&engine_, &waits}, namer_, functions_, clock_, AttachmentLimits{});
-  source_.emplace(LiveSource::Parts{census_, *attachments_, Procfs("/nonexistent"), 4}, clock_, config_);
+  source_.emplace(LiveSource::Parts{census_, *attachments_, Procfs("/nonexistent"), Entitlement(4)}, clock_, config_);
   census_.start(10, "redis");
   const auto switching = [&](int ticks, uint64_t switches) {
     for (int i = 0; i < ticks; ++i) {

@@ -91,7 +91,7 @@ TEST(UnwindBuilder, TheTableOfARealProgramAscendsAndCoversItsMain) {
   ASSERT_TRUE(object) << object.error().message();
   const auto table = build_unwind_table(**object);
   ASSERT_TRUE(table) << table.error().message();
-  ASSERT_GT(table->rows.size(), 20U);
+  ASSERT_GT(table->rows.size(), 10U);
   EXPECT_TRUE(std::ranges::is_sorted(table->rows, {}, &UnwindRow::address));
   const auto ends = std::ranges::count_if(
       table->rows, [](const UnwindRow& row) { return UnwindRule::unpack(row.rule).kind == UnwindKind::kEnd; });
