@@ -207,7 +207,7 @@ Result<StackEngine::Target*> StackEngine::enter(const ProcessKey& process, const
 void StackEngine::place_in_unwind_maps(const ProcessKey& process, const ProbeOptions& options,
                                        abi::watched_process& entry) {
   if (!unwind_) return;
-  const auto place = unwind_->use(process, options.pid_in_ns > 0 ? options.pid_in_ns : process.pid);
+  const auto place = unwind_->use(process, options.pid_in_ns > 0 ? options.pid_in_ns : process.pid, options.exec);
   entry.space = place.space;
   entry.space_generation = place.generation;
 }

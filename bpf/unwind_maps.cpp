@@ -97,7 +97,7 @@ Result<std::shared_ptr<UnwindMaps>> UnwindMaps::create() {
   return maps;
 }
 
-UnwindMaps::Place UnwindMaps::use(const ProcessKey& process, int32_t pid_in_ns) {
+UnwindMaps::Place UnwindMaps::use(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
   auto found = by_process_.find(process);
   if (found == by_process_.end()) {
     if (free_slots_.empty()) return {};
@@ -106,7 +106,8 @@ UnwindMaps::Place UnwindMaps::use(const ProcessKey& process, int32_t pid_in_ns) 
     free_slots_.pop_front();
     found->second.generation = ++generations_;
     found->second.pid_in_ns = pid_in_ns;
-    wanted_.push_back({process, pid_in_ns, {}});
+    found->second.exec_id = exec.value;
+    wanted_.push_back({process, pid_in_ns, exec});
   }
   ++found->second.users;
   return {found->second.slot + 1, found->second.generation};

@@ -48,8 +48,9 @@ class UnwindMaps {
     uint32_t space = 0;  ///< as in watched_process; 0 where there is no room
     uint32_t generation = 0;
   };
-  /// One more attachment of the process.
-  Place use(const ProcessKey& process, int32_t pid_in_ns);
+  /// One more attachment of the process. `exec`: the program that it ran when it was looked at; its mappings serve no
+  /// other. 0 where that is not known: then they serve whatever it runs until they are read again.
+  Place use(const ProcessKey& process, int32_t pid_in_ns, ExecId exec);
   void release(const ProcessKey& process);
   /// What the kernel side tells: the program that it saw last, and whether code was met in no known mapping.
   void seen(const ProcessKey& process, uint64_t exec_id, bool missed);

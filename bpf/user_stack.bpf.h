@@ -24,13 +24,19 @@ struct user_walk {
   __u64 base; /* address of words[0] */
   __u64 size; /* bytes of `words` that were read */
   struct user_regs regs;
-  __u32 count; /* frames so far */
-  __u32 end;   /* enum walk_end */
-  __u32 exact; /* ip is an instruction that was under way, not one that is returned to */
-  __u32 slot;  /* 1 + place in unwind_spaces; 0: frame pointers alone */
-  __u32 top;   /* step that the search for a mapping begins with */
-  __u32 reserved;
+  __u32 count;                   /* frames so far */
+  __u32 end;                     /* enum walk_end */
+  __u32 exact;                   /* ip is an instruction that was under way, not one that is returned to */
+  __u32 slot;                    /* 1 + place in unwind_spaces; 0: frame pointers alone */
+  __u32 top;                     /* step that the search for a mapping begins with */
+  __u32 guessed;                 /* enum walk_guess */
   struct unwind_mapping mapping; /* the last frame's */
+};
+
+/* A frame was passed by its frame pointer, since ... */
+enum walk_guess {
+  kGuessedPending = 1,  /* its table is not there yet */
+  kGuessedUnmapped = 2, /* it is in no known mapping */
 };
 
 enum walk_end {
@@ -270,11 +276,16 @@ __noinline int next_user_frame(void) {
   if (walk->slot && !known && walk->count) return 0; /* no code at all: no frame */
   s->frames[walk->count & kMaxHalfStack] = walk->regs.ip;
   walk->count++;
-  if (walk->slot && !known) return 0;
+  if (!walk->slot) return step_by_frame(walk);
+  /* What was just loaded, or a table that is being made: the frame pointer is what there is. It leads right wherever
+   * there are frame pointers; the stack is counted as incomplete. */
+  if (!known || walk->mapping.kind == kUnwindPending) {
+    walk->guessed |= known ? kGuessedPending : kGuessedUnmapped;
+    return step_by_frame(walk);
+  }
   walk->end = kWalkIncomplete;
   __u32 rule = kRuleNone;
-  if (walk->slot && walk->mapping.kind == kUnwindPending) return 0;
-  if (walk->slot && walk->mapping.kind == kUnwindByTable) rule = find_rule(walk, pc);
+  if (walk->mapping.kind == kUnwindByTable) rule = find_rule(walk, pc);
   if ((rule & 0xf) == kRuleUnknown) return 0;
   if ((rule & 0xf) == kRuleEnd) {
     walk->end = kWalkReachedStart;
@@ -306,6 +317,7 @@ static __always_inline __u32 walk_user_stack(struct scratch* s, struct watched_p
   walk->base = 0;
   walk->size = 0;
   walk->count = 0;
+  walk->guessed = 0;
   walk->end = kWalkGoesOn;
   choose_space(walk, process, exec_id);
   for (__u32 i = 0; i < kMaxHalfStack; i++) {
@@ -313,10 +325,11 @@ static __always_inline __u32 walk_user_stack(struct scratch* s, struct watched_p
   }
   if (process->space) {
     if (!walk->slot) walk->end = kWalkUnmapped;
-    if (walk->end == kWalkIncomplete || walk->end == kWalkUnmapped) {
+    if (walk->guessed || walk->end == kWalkIncomplete || walk->end == kWalkUnmapped) {
       __sync_fetch_and_add(&process->unwind_incomplete, 1);
     }
-    if (walk->end == kWalkUnmapped) __sync_fetch_and_add(&process->unwind_misses, 1);
+    if (walk->end == kWalkUnmapped || (walk->guessed & kGuessedUnmapped))
+      __sync_fetch_and_add(&process->unwind_misses, 1);
   }
   return walk->count;
 }

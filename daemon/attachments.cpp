@@ -90,6 +90,7 @@ Result<void> Attachments::attach_probes(Attachment& attachment, const std::vecto
     probe.frequency_hz = kind == ProbeKind::kOnCpu ? attachment.options.frequency_hz : 0;
     ProbeOptions options = attachment.options;
     options.pid_in_ns = attachment.identity.pid_in_ns;
+    options.exec = attachment.exec;
     if (auto attached = probe.probe->attach(attachment.identity.key, options); attached) {
       attachment.probes.push_back(std::move(probe));
     } else {

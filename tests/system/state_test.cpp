@@ -92,6 +92,7 @@ TEST(State, ADamagedFileIsSetAsideToldOnceAndTheDaemonStores) {
   daemon.process().signal(SIGKILL);
   daemon.process().wait();
   const std::string directory = daemon.directory().path() + "/state";
+  std::filesystem::remove(directory + "/state.db-wal");  // with it SQLite would mend the file
   std::ofstream(directory + "/state.db", std::ios::binary) << std::string(20'000, 'x');
   daemon.restart_after_kill();
   ASSERT_TRUE(daemon.ready()) << daemon.process().output();
