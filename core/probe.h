@@ -18,7 +18,7 @@ struct ProbeOptions {
   bool children = false;     ///< its descendants, existing and later ones, are attached too
   bool mappings = false;     ///< memory only: mmap, munmap and mremap of the process are counted too
   int32_t pid_in_ns = 0;     ///< the pid that our own /proc shows; 0: the key's own. Only looked at when attaching
-  ExecId exec;               ///< the program that it ran when it was looked at; 0: not known. Only when attaching
+  ExecId exec{};             ///< the program that it ran when it was looked at; 0: not known. Only when attaching
   bool operator==(const ProbeOptions& other) const {
     return frequency_hz == other.frequency_hz && children == other.children && mappings == other.mappings;
   }

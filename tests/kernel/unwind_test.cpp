@@ -30,6 +30,7 @@ TEST(Unwind, StacksReachTheStartOfTheirThread) {
   STACKWATCH_REQUIRE_BPF();
   UnwindingEngines live;
   Child deep({test_program("deep"), "--frames", "20", "--seconds", "8"});
+  pass(0.3);  // it is started, and no copy of this program any more
   auto probe = live.engine->make_probe(ProbeKind::kOnCpu);
   ASSERT_TRUE(probe->attach(deep.key(), {.frequency_hz = 499}));
   live.engine->wait_until_counting(20);

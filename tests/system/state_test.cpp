@@ -96,7 +96,7 @@ TEST(State, ADamagedFileIsSetAsideToldOnceAndTheDaemonStores) {
   std::ofstream(directory + "/state.db", std::ios::binary) << std::string(20'000, 'x');
   daemon.restart_after_kill();
   ASSERT_TRUE(daemon.ready()) << daemon.process().output();
-  EXPECT_THAT(daemon.process().output(), HasSubstr("state.db.aside-"));
+  EXPECT_TRUE(daemon.process().wait_for("state.db.aside-", 10)) << daemon.process().output();
   const auto status = daemon.ask({"status", "--json"}).json();
   EXPECT_TRUE(status["state"]["storing"].GetBool());
   ASSERT_GE(status["limits"].Size(), 6U);
