@@ -10,6 +10,7 @@
 
 #include "bpf/abi.h"
 #include "bpf/bpf_support.h"
+#include "bpf/unwind_writer.h"
 
 namespace stackwatch {
 namespace {
@@ -81,19 +82,30 @@ Tree make_tree(std::span<const UnwindRow> rows) {
 
 UnwindMaps::~UnwindMaps() = default;
 
+int UnwindMaps::spaces_fd() const { return writer_->spaces(); }
+int UnwindMaps::tables_fd() const { return writer_->tables(); }
+void UnwindMaps::wait_until_written() { writer_->wait_idle(); }
+
 Result<std::shared_ptr<UnwindMaps>> UnwindMaps::create() {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   const LibbpfMessages messages;
   std::shared_ptr<UnwindMaps> maps(new UnwindMaps());
-  const UniqueFd space = make_array("unwind_space", sizeof(abi::unwind_mapping), 1);
-  const UniqueFd table = make_array("unwind_table", sizeof(abi::unwind_block), 1);
+  UniqueFd space = make_array("unwind_space", sizeof(abi::unwind_mapping), 1);
+  UniqueFd table = make_array("unwind_table", sizeof(abi::unwind_block), 1);
   if (!space || !table) return fail_bpf(kWhat, errno, messages);
-  maps->spaces_ = make_outer("unwind_spaces", abi::kUnwindSpaces, space.get());
-  maps->tables_ = make_outer("unwind_tables", abi::kUnwindTables, table.get());
-  if (!maps->spaces_ || !maps->tables_) return fail_bpf(kWhat, errno, messages);
+  UniqueFd spaces = make_outer("unwind_spaces", abi::kUnwindSpaces, space.get());
+  UniqueFd tables = make_outer("unwind_tables", abi::kUnwindTables, table.get());
+  if (!spaces || !tables) return fail_bpf(kWhat, errno, messages);
+  // Whoever still has the number of a table that is gone finds that nothing is known there.
+  abi::unwind_block nothing{};
+  for (abi::unwind_entry& entry : nothing.entries) entry.value = abi::kRuleUnknown;
+  const uint32_t first = 0;
+  if (bpf_map_update_elem(table.get(), &first, &nothing, BPF_ANY) != 0) return fail_bpf(kWhat, errno, messages);
+  maps->map_bytes_ = map_memory_bytes(spaces.get()) + map_memory_bytes(tables.get());
+  maps->writer_ = std::make_unique<UnwindWriter>(UnwindWriter::Outer{std::move(spaces), std::move(space)},
+                                                 UnwindWriter::Outer{std::move(tables), std::move(table)});
   for (uint32_t i = 0; i < abi::kUnwindSpaces; ++i) maps->free_slots_.push_back(i);
   for (uint32_t i = 0; i < abi::kUnwindTables; ++i) maps->free_tables_.push_back(i);
-  maps->map_bytes_ = map_memory_bytes(maps->spaces_.get()) + map_memory_bytes(maps->tables_.get());
   return maps;
 }
 
@@ -116,7 +128,7 @@ UnwindMaps::Place UnwindMaps::use(const ProcessKey& process, int32_t pid_in_ns, 
 void UnwindMaps::release(const ProcessKey& process) {
   const auto found = by_process_.find(process);
   if (found == by_process_.end() || --found->second.users > 0) return;
-  bpf_map_delete_elem(spaces_.get(), &found->second.slot);
+  writer_->put_space(found->second.slot, {});
   free_slots_.push_back(found->second.slot);
   map_bytes_ -= found->second.bytes;
   by_process_.erase(found);
@@ -140,14 +152,13 @@ Result<uint32_t> UnwindMaps::add_table(std::span<const UnwindRow> rows) {
   const Tree tree = make_tree(rows);
   const uint64_t bytes = tree.blocks.size() * sizeof(abi::unwind_block) + kMapOverheadBytes;
   if (free_tables_.empty() || map_bytes_ + bytes > kMaxUnwindMapBytes) return fail(kTable, "there is no room for more");
-  const UniqueFd map = make_array("unwind_table", sizeof(abi::unwind_block), static_cast<uint32_t>(tree.blocks.size()));
+  UniqueFd map = make_array("unwind_table", sizeof(abi::unwind_block), static_cast<uint32_t>(tree.blocks.size()));
   if (!map) return fail_errno(kTable, errno);
   for (uint32_t i = 0; i < tree.blocks.size(); ++i) {
     if (bpf_map_update_elem(map.get(), &i, &tree.blocks[i], BPF_ANY) != 0) return fail_errno(kTable, errno);
   }
   const uint32_t number = free_tables_.front();
-  const int fd = map.get();
-  if (bpf_map_update_elem(tables_.get(), &number, &fd, BPF_ANY) != 0) return fail_errno(kTable, errno);
+  writer_->put_table(number, std::move(map));
   free_tables_.pop_front();
   table_sizes_[number] = {bytes, tree.depth};
   map_bytes_ += bytes;
@@ -158,7 +169,7 @@ Result<uint32_t> UnwindMaps::add_table(std::span<const UnwindRow> rows) {
 void UnwindMaps::drop_table(uint32_t table) {
   const auto found = table_sizes_.find(table);
   if (found == table_sizes_.end()) return;
-  bpf_map_delete_elem(tables_.get(), &table);
+  writer_->put_table(table, {});
   map_bytes_ -= found->second.bytes;
   table_sizes_.erase(found);
   free_tables_.push_back(table);
@@ -171,7 +182,7 @@ Result<void> UnwindMaps::set_space(const ProcessKey& process, ExecId exec, std::
   Space& space = found->second;
   mappings = mappings.first(std::min<size_t>(mappings.size(), abi::kUnwindMostMappings));
   const auto entries = static_cast<uint32_t>(mappings.size() + 1);
-  const UniqueFd map = make_array("unwind_space", sizeof(abi::unwind_mapping), entries);
+  UniqueFd map = make_array("unwind_space", sizeof(abi::unwind_mapping), entries);
   if (!map) return fail_errno(kSpace, errno);
   abi::unwind_mapping entry{};
   entry.start = exec.value;
@@ -191,8 +202,7 @@ Result<void> UnwindMaps::set_space(const ProcessKey& process, ExecId exec, std::
     }
     if (bpf_map_update_elem(map.get(), &i, &entry, BPF_ANY) != 0) return fail_errno(kSpace, errno);
   }
-  const int fd = map.get();
-  if (bpf_map_update_elem(spaces_.get(), &space.slot, &fd, BPF_ANY) != 0) return fail_errno(kSpace, errno);
+  writer_->put_space(space.slot, std::move(map));
   const uint64_t bytes = entries * sizeof(abi::unwind_mapping) + kMapOverheadBytes;
   map_bytes_ += bytes - space.bytes;
   space.bytes = bytes;

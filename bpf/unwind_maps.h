@@ -16,6 +16,8 @@
 
 namespace stackwatch {
 
+class UnwindWriter;
+
 /// Memory of all tables together. The 300 objects of a busy host come to some 20 MB, a large browser to 16 MB.
 inline constexpr uint64_t kMaxUnwindMapBytes = 96U << 20;
 
@@ -40,8 +42,8 @@ class UnwindMaps {
   UnwindMaps(const UnwindMaps&) = delete;
   UnwindMaps& operator=(const UnwindMaps&) = delete;
 
-  [[nodiscard]] int spaces_fd() const { return spaces_.get(); }
-  [[nodiscard]] int tables_fd() const { return tables_.get(); }
+  [[nodiscard]] int spaces_fd() const;
+  [[nodiscard]] int tables_fd() const;
 
   // For engines.
   struct Place {
@@ -71,6 +73,8 @@ class UnwindMaps {
   /// abi::kUnwindMostMappings are left out. Nothing happens where the process is not attached.
   Result<void> set_space(const ProcessKey& process, ExecId exec, std::span<const UnwindMapping> mappings);
 
+  /// Until all that was changed is in force; else within some ten milliseconds.
+  void wait_until_written();
   [[nodiscard]] uint64_t map_bytes() const { return map_bytes_; }
   [[nodiscard]] size_t tables() const { return table_sizes_.size(); }
 
@@ -90,8 +94,7 @@ class UnwindMaps {
 
   UnwindMaps() = default;
 
-  UniqueFd spaces_;
-  UniqueFd tables_;
+  std::unique_ptr<UnwindWriter> writer_;
   std::unordered_map<ProcessKey, Space> by_process_;
   std::deque<uint32_t> free_slots_;
   std::deque<uint32_t> free_tables_;

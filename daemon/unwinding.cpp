@@ -118,6 +118,7 @@ class UnwindingEngine final : public ProbeEngine {
       pollfd found{unwinding_->fd(), POLLIN, 0};
       static_cast<void>(::poll(&found, 1, kPatienceMs));
     }
+    unwinding_->maps()->wait_until_written();
     inner_->wait_until_counting(seconds);
   }
 
