@@ -5,9 +5,9 @@ namespace stackwatch {
 
 std::string_view to_string(LossReason reason) {
   static constexpr std::array<std::string_view, kLossReasons> kNames = {
-      "map_full",   "frames_late", "truncated",  "unwind_failed", "recursion_missed", "missed_tick",
-      "names_late", "stacks_full", "watch_full", "unknown_free",  "missed_free",      "abandoned_call",
-      "unwind_incomplete"};
+      "map_full",    "frames_late",    "truncated",        "unwind_failed", "recursion_missed",
+      "missed_tick", "names_late",     "stacks_full",      "watch_full",    "unknown_free",
+      "missed_free", "abandoned_call", "unwind_incomplete"};
   return kNames[static_cast<size_t>(reason)];
 }
 

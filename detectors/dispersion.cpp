@@ -16,8 +16,8 @@ constexpr double kProcessFreedom = 12;
 constexpr double kMinInformativeShare = 0.002;
 
 // The largest of five noisy estimates is too large. In a baseline that has seen many ticks a longer block counts only
-// where it has more dispersion than single ticks by three standard errors; in a young one it always does: there too small
-// would be worse than too large.
+// where it has more dispersion than single ticks by three standard errors; in a young one it always does: there too
+// small would be worse than too large.
 constexpr double kDistinct = 3;
 constexpr double kYoungTicks = 500;
 constexpr double kOldTicks = 2000;

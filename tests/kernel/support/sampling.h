@@ -92,7 +92,8 @@ inline double clock_slack() { return emulated() ? 4 : 1; }
 inline void expect_samples_match(int64_t samples, double cpu_s, double frequency_hz, double stolen_meanwhile_s) {
   const double expected = cpu_s * frequency_hz;
   const double error = 5 * std::sqrt(expected) + 3;
-  EXPECT_GE(static_cast<double>(samples), expected - (emulated() ? 0.9 * expected : error)) << "CPU time " << cpu_s << " s";
+  EXPECT_GE(static_cast<double>(samples), expected - (emulated() ? 0.9 * expected : error))
+      << "CPU time " << cpu_s << " s";
   EXPECT_LE(static_cast<double>(samples), expected + error + stolen_meanwhile_s * frequency_hz)
       << "CPU time " << cpu_s << " s, stolen " << stolen_meanwhile_s << " s";
 }

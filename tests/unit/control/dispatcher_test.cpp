@@ -145,10 +145,10 @@ TEST_F(DispatcherTest, WhatIsWrongWithARuleIsToldInTheDaemonsWords) {
 }
 
 TEST_F(DispatcherTest, ARuleArrivesWholeAndIsListedAndRemoved) {
-  const auto added =
-      call("io.stackwatch.AddWatch", R"({"id":"mine","name":"a*","exe":"/b","cmdline":"c","cgroup":"/d",)"
-                                     R"("unit":"e.service","user":"f","pid":7,"start_time_ns":90000000,)"
-                                     R"("probes":["off_cpu","memory","on_cpu"],"frequency":49,"children":true,"mmap":true})");
+  const auto added = call("io.stackwatch.AddWatch",
+                          R"({"id":"mine","name":"a*","exe":"/b","cmdline":"c","cgroup":"/d",)"
+                          R"("unit":"e.service","user":"f","pid":7,"start_time_ns":90000000,)"
+                          R"("probes":["off_cpu","memory","on_cpu"],"frequency":49,"children":true,"mmap":true})");
   EXPECT_STREQ(added["parameters"]["id"].GetString(), "mine");
   ASSERT_EQ(backend_.watches_.size(), 1U);
   WatchRule expected;

@@ -127,6 +127,8 @@ TEST_F(SheddingTest, WaitsOfWhoSwitchesTooOftenAreLeftOutAndTold) {
   switching(80, 100);
   EXPECT_TRUE(waits.is_attached(census_.key(10)));
   EXPECT_EQ(source_->note(census_.key(10)), "");
+  source_.reset();  // before the engine that they use
+  attachments_.reset();
 }
 
 TEST_F(SheddingTest, ARateThatCostsTooMuchIsCappedAndTold) {
