@@ -136,13 +136,14 @@ TEST_F(DurableJournalTest, WithoutAStoreItIsToldAllTheSame) {
 }
 
 TEST_F(DurableJournalTest, ADiskThatHangsHoldsUpNoAlertForLong) {
+  // Before the store, whose thread still uses them at its end.
+  std::promise<void> release;
+  const auto gate = release.get_future().share();
+  std::promise<void> blocked;
   FakeClock clock;
   auto store = make_store(state());
   auto journal = make_journal();
   DurableJournal durable(*store, *journal, clock);
-  std::promise<void> release;
-  const auto gate = release.get_future().share();
-  std::promise<void> blocked;
   ASSERT_TRUE(store->put_to_tell(alert("first"), [&](auto) {
     blocked.set_value();
     gate.wait();
