@@ -116,6 +116,8 @@ TEST(DebugInfoBadInput, CutAndDamagedFilesDoNoHarm) {
   const std::string whole = slurp(DEBUG_DWARF5);
   const auto places = places_in(DEBUG_DWARF5);
   std::mt19937 random(7);
+  const UniqueFd sound = memory_file(whole);
+  ASSERT_TRUE(DebugInfo::open(sound.get(), -1)) << "undamaged it is read";
   for (int i = 0; i < 40; ++i) {
     std::string bytes = whole;
     if (i % 2 == 0) bytes.resize(random() % bytes.size());
