@@ -7,15 +7,12 @@
 
 #include "capture/line_reader.h"
 #include "capture/parse_record.h"
+#include "core/exact_json.h"
 #include "core/time_text.h"
 
 namespace stackwatch {
 namespace {
 
-/// Iterative: nesting costs heap in proportion to the line, which is bounded, and no stack. Full precision: a number
-/// means the double that it was written for.
-constexpr unsigned kParseFlags =
-    rapidjson::kParseIterativeFlag | rapidjson::kParseFullPrecisionFlag | rapidjson::kParseValidateEncodingFlag;
 constexpr const char* kHint = "what comes before it was read";
 
 using Document = rapidjson::Document;
@@ -69,11 +66,10 @@ Result<bool> CaptureReader::Impl::read_line() {
   document.reset();
   memory.Clear();
   document.emplace(&memory);
-  document->Parse<kParseFlags>((*text)->data(), (*text)->size());
-  if (document->HasParseError()) {
+  if (const auto parsed = parse_exact(**text, *document); parsed.IsError()) {
     if (lines.is_cut()) return broken("the capture ends in the middle of it");
-    return broken(std::string(rapidjson::GetParseError_En(document->GetParseError())) + " (column " +
-                  std::to_string(document->GetErrorOffset() + 1) + ")");
+    return broken(std::string(rapidjson::GetParseError_En(parsed.Code())) + " (column " +
+                  std::to_string(parsed.Offset() + 1) + ")");
   }
   if (!document->IsObject()) return broken("it is no JSON object");
   return true;

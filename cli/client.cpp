@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/exact_json.h"
 #include "daemon/control/interface.h"
 
 namespace stackwatch {
@@ -74,10 +75,7 @@ Failure reply_error(std::string_view name, const JsonValue& parameters) {
 
 Result<rapidjson::Document> parse_reply(std::string_view message) {
   rapidjson::Document reply;
-  constexpr unsigned kFlags =
-      rapidjson::kParseIterativeFlag | rapidjson::kParseFullPrecisionFlag | rapidjson::kParseValidateEncodingFlag;
-  reply.Parse<kFlags>(message.data(), message.size());
-  if (reply.HasParseError() || !reply.IsObject()) return fail(kWhat, "its answer is no Varlink reply");
+  if (parse_exact(message, reply).IsError() || !reply.IsObject()) return fail(kWhat, "its answer is no Varlink reply");
   if (const std::string_view error = text_of(reply, "error"); !error.empty()) {
     return reply_error(error, object_of(reply, "parameters"));
   }

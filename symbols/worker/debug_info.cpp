@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <limits>
 #include <string_view>
 
@@ -53,17 +54,31 @@ uint64_t sum_sections(Elf* elf, bool& has_info) {
   return total;
 }
 
-std::string text_attribute(Dwarf_Die* die, unsigned attribute) {
-  Dwarf_Attribute found;
-  const char* const text = ::dwarf_formstring(::dwarf_attr_integrate(die, attribute, &found));
-  return text != nullptr ? text : "";
-}
-
-std::string function_name(Dwarf_Die* die) {
-  for (const unsigned attribute : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name, DW_AT_name}) {
-    if (std::string name = text_attribute(die, attribute); !name.empty()) return name;
+/// The bytes of a section as libdw has them; null where there is none.
+std::string_view section_bytes(Elf* elf, std::string_view wanted) {
+  size_t names = 0;
+  if (::elf_getshdrstrndx(elf, &names) != 0) return {};
+  for (Elf_Scn* section = nullptr; (section = ::elf_nextscn(elf, section)) != nullptr;) {
+    GElf_Shdr header;
+    const char* const name =
+        ::gelf_getshdr(section, &header) != nullptr ? ::elf_strptr(elf, names, header.sh_name) : nullptr;
+    if (name == nullptr || name != wanted) continue;
+    const Elf_Data* const data = ::elf_getdata(section, nullptr);
+    if (data != nullptr && data->d_buf != nullptr) return {static_cast<const char*>(data->d_buf), data->d_size};
   }
   return {};
+}
+
+/// Whether a text within .debug_info (DW_FORM_string) has its end there. libdw looks at that for texts in the string
+/// sections only.
+bool has_end(const Dwarf_Attribute& attribute, const std::vector<std::string_view>& sections) {
+  if (attribute.form != DW_FORM_string) return true;
+  const char* const text = reinterpret_cast<const char*>(attribute.valp);
+  return std::ranges::any_of(sections, [&](std::string_view bytes) {
+    const std::less_equal<> not_after;
+    return not_after(bytes.data(), text) && not_after(text + 1, bytes.data() + bytes.size()) &&
+           bytes.find('\0', static_cast<size_t>(text - bytes.data())) != std::string_view::npos;
+  });
 }
 
 uint32_t number_attribute(Dwarf_Die* die, unsigned attribute) {
@@ -131,8 +146,37 @@ struct DebugInfo::Reader {
       return dwarf != nullptr;
     }
   };
+  /// Texts within entries can be where these are.
+  [[nodiscard]] std::vector<std::string_view> entries() const {
+    std::vector<std::string_view> all;
+    for (Dwarf* const dwarf : {file.dwarf, supplementary.dwarf}) {
+      for (const char* const name : {".debug_info", ".zdebug_info", ".debug_types", ".zdebug_types"}) {
+        const std::string_view bytes = dwarf != nullptr ? section_bytes(::dwarf_getelf(dwarf), name) : "";
+        if (!bytes.empty()) all.push_back(bytes);
+      }
+    }
+    return all;
+  }
+
+  [[nodiscard]] std::string function_name(Dwarf_Die* die) const {
+    for (const unsigned name : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name, DW_AT_name}) {
+      Dwarf_Attribute attribute;
+      if (::dwarf_attr_integrate(die, name, &attribute) == nullptr || !has_end(attribute, texts)) continue;
+      const char* const text = ::dwarf_formstring(&attribute);
+      if (text != nullptr && *text != '\0') return text;
+    }
+    return {};
+  }
+
+  /// libdw reads the directory of a unit when it reads its line table, whether it ends or not.
+  [[nodiscard]] bool may_read_lines(Dwarf_Die* unit) const {
+    Dwarf_Attribute directory;
+    return ::dwarf_attr(unit, DW_AT_comp_dir, &directory) == nullptr || has_end(directory, texts);
+  }
+
   File supplementary;  // first: it must outlive the other, which points to it
   File file;
+  std::vector<std::string_view> texts;
 };
 
 uint64_t debug_section_bytes(int file) {
@@ -156,6 +200,7 @@ Result<std::unique_ptr<DebugInfo>> DebugInfo::open(int file, int supplementary) 
       reader->file.bytes + reader->supplementary.bytes <= kMaxDebugBytes) {
     ::dwarf_setalt(reader->file.dwarf, reader->supplementary.dwarf);
   }
+  reader->texts = reader->entries();
   std::unique_ptr<DebugInfo> info(new DebugInfo(std::move(reader)));
   info->index_units();
   return info;
@@ -176,7 +221,7 @@ void DebugInfo::index_units() {
     for (ptrdiff_t at = 0; (at = ::dwarf_ranges(&root, at, &base, &start, &end)) > 0 && ranges_.size() < kMaxRanges;) {
       if (start < end && start != 0) ranges_.push_back({start, end, index});  // at 0: code that the linker left out
     }
-    if (ranges_.size() > before) units_.push_back({::dwarf_dieoffset(&root), false, {}});
+    if (ranges_.size() > before) units_.push_back({.die = ::dwarf_dieoffset(&root)});
   }
   std::ranges::sort(ranges_, {}, &Range::start);
   ranges_.shrink_to_fit();
@@ -201,7 +246,8 @@ void DebugInfo::read_functions(Unit& unit) {
   unit.functions.shrink_to_fit();
   Dwarf_Lines* lines = nullptr;
   size_t count = 0;
-  if (::dwarf_getsrclines(&root, &lines, &count) != 0) count = 0;
+  unit.has_lines = reader_->may_read_lines(&root) && ::dwarf_getsrclines(&root, &lines, &count) == 0;
+  if (!unit.has_lines) count = 0;
   read_bytes_ += unit.functions.size() * sizeof(Function) + count * kBytesPerLine;
 }
 
@@ -237,7 +283,7 @@ std::vector<SourceFrame> DebugInfo::find(uint64_t vaddr) {
   if (::dwarf_offdie(reader_->file.dwarf, unit->die, &root) == nullptr) return {};
 
   std::vector<SourceFrame> outermost_first(1);
-  if (Dwarf_Line* const line = ::dwarf_getsrc_die(&root, vaddr)) {
+  if (Dwarf_Line* const line = unit->has_lines ? ::dwarf_getsrc_die(&root, vaddr) : nullptr) {
     int number = 0;
     const char* const file = ::dwarf_linesrc(line, nullptr, nullptr);
     if (::dwarf_lineno(line, &number) == 0 && number > 0) outermost_first[0].line = static_cast<uint32_t>(number);
@@ -249,12 +295,12 @@ std::vector<SourceFrame> DebugInfo::find(uint64_t vaddr) {
     Dwarf_Die die;
     Dwarf_Die inner;
     if (::dwarf_offdie(reader_->file.dwarf, at->die, &die) == nullptr) break;
-    outermost_first[0].function = function_name(&die);
+    outermost_first[0].function = reader_->function_name(&die);
     size_t visits = 0;
     while (outermost_first.size() <= kMaxInlinedCalls && find_inner(&die, vaddr, &inner, 0, visits)) {
       SourceFrame frame = outermost_first.back();  // the line is the innermost's, callers get their calls' lines
-      take_call_site(&root, &inner, outermost_first.back());
-      frame.function = function_name(&inner);
+      if (unit->has_lines) take_call_site(&root, &inner, outermost_first.back());
+      frame.function = reader_->function_name(&inner);
       outermost_first.push_back(std::move(frame));
       die = inner;
     }

@@ -55,6 +55,7 @@ class DebugInfo {
   struct Unit {
     uint64_t die = 0;
     bool read = false;
+    bool has_lines = false;
     std::vector<Function> functions;  ///< by start
   };
   struct Range {

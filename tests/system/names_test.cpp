@@ -48,7 +48,8 @@ TEST(Names, NodeWithItsPerfMap) {
                            " return s; }\n"
                            "const begin = Date.now();\n"
                            "while (Date.now() - begin < 3000) stackwatchSpin(200000);\n";
-  const std::string folded = count_folded({"node", "--perf-basic-prof", "--interpreted-frames-native-stack", script});
+  const std::string folded = count_folded({"node", "--perf-basic-prof", "--logfile=" + directory.path() + "/v8.log",
+                                           "--interpreted-frames-native-stack", script});
   // At first it is interpreted and V8 itself works; most of three seconds is compiled code.
   for (const char* tier : {"JS:*", "JS:^"}) {
     const Shares shares = shares_of(folded, std::string(tier) + "stackwatchSpin");

@@ -74,9 +74,10 @@ TEST_F(NamerDebugTest, ProcessThatHasEndedKeepsItsInlinedCalls) {
 /// Node itself: the place of a function as its map tells it, asked for by address.
 TEST_F(NamerDebugTest, FunctionsOfNode) {
   if (std::system("command -v node >/dev/null 2>&1") != 0) GTEST_SKIP() << "REQUIRES node (package nodejs)";
+  const std::string log = "/tmp/stackwatch-v8-" + std::to_string(::getpid()) + ".log";
   const pid_t child = ::fork();
   if (child == 0) {
-    ::execlp("node", "node", "--perf-basic-prof", "-e",
+    ::execlp("node", "node", "--perf-basic-prof", ("--logfile=" + log).c_str(), "--no-logfile-per-isolate", "-e",
              "function stackwatchSpin(n) { let s = 0; for (let i = 0; i < n; i++) s += Math.sqrt(i + s); return s; }"
              "for (let i = 0; i < 300; i++) stackwatchSpin(10000); setInterval(() => {}, 1000);",
              static_cast<char*>(nullptr));
@@ -97,6 +98,7 @@ TEST_F(NamerDebugTest, FunctionsOfNode) {
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   std::filesystem::remove(map);
+  std::filesystem::remove(log);
   ASSERT_EQ(names.size(), 1U);
   EXPECT_THAT(names[0], ::testing::StartsWith("JS:*stackwatchSpin"));
 }
