@@ -38,11 +38,14 @@ inline rapidjson::ParseResult parse_exact(std::string_view text, rapidjson::Docu
     // The grammar was checked by the reader.
     bool RawNumber(const char* bytes, rapidjson::SizeType length, bool /*copy*/) {
       const char* const end = bytes + length;
-      if (uint64_t natural = 0; std::from_chars(bytes, end, natural).ptr == end) return to.Uint64(natural);
-      if (int64_t whole = 0; std::from_chars(bytes, end, whole).ptr == end) return to.Int64(whole);
+      const auto reads_as = [&](auto& number) {
+        const auto [read_to, error] = std::from_chars(bytes, end, number);
+        return read_to == end && error == std::errc();
+      };
+      if (uint64_t natural = 0; reads_as(natural)) return to.Uint64(natural);
+      if (int64_t integer = 0; reads_as(integer)) return to.Int64(integer);
       double real = 0;
-      const auto [read_to, error] = std::from_chars(bytes, end, real);
-      return read_to == end && error == std::errc() && to.Double(real);
+      return reads_as(real) && to.Double(real);
     }
   };
   static constexpr unsigned kFlags =
