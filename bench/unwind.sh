@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # How many user stacks reach the start of their thread, of real programs under load: ours beside perf's two modes, in
-# turn on the same load. unwind.sh [SECONDS [HZ]]. Names of the C library's threads need its debug symbols (libc6-dbg).
+# turn on the same load. Of the frames that we name, the share of functions that perf's dwarf mode did not see at all:
+# few are rare ones, many would be wrong stacks. unwind.sh [SECONDS [HZ]]. Names of the C library's threads need its debug symbols (libc6-dbg).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/build/bin
@@ -30,7 +31,7 @@ starts='^(_start|__?clone3?|clone3?|start_thread|thread_start)$'
 # Prints "samples reached" of our count: of the stacks with user frames those whose first frame is a start.
 ours() {
   "$bin/stackwatch-standalone" count -p "$1" --probe on_cpu -F "$hz" -d "$seconds" --format folded 2>"$dir/count.err" |
-    awk -v starts="$starts" -v entry="+0x$(entry_of "$1")" '{
+    tee "$dir/ours.folded" | awk -v starts="$starts" -v entry="+0x$(entry_of "$1")" '{
       value = $NF; $NF = ""; n = split($0, f, ";"); root = f[2]; sub(/ +$/, "", root)
       if (n < 2 || root ~ /_\[k\]$/) next
       total += value
@@ -42,7 +43,7 @@ of_perf() {
   local base=0
   fixed "$1" || base=$(base_of "$1")
   perf record -q -F "$hz" -e cpu-clock --call-graph "$2" -p "$1" -o "$dir/perf.data" -- sleep "$seconds" >/dev/null 2>&1 || true
-  perf script -i "$dir/perf.data" -F ip,sym 2>/dev/null |
+  perf script -i "$dir/perf.data" -F ip,sym 2>/dev/null | tee "$dir/perf.script" |
     awk -v starts="$starts" -v begin="$(printf '%d' "0x$base")" -v entry="$(printf '%d' "0x$(entry_of "$1")")" '
       function number(hex,  i, v) { v = 0; for (i = 1; i <= length(hex); ++i) v = v * 16 + index("0123456789abcdef", substr(hex, i, 1)) - 1; return v }
       function end_of_stack() {
@@ -57,20 +58,43 @@ of_perf() {
 }
 share() { awk -v t="$1" -v r="$2" 'BEGIN {if (t == 0) print "no samples"; else printf "%.1f %% of %d", 100 * r / t, t}'; }
 
+# The share of our named user frames whose function is nowhere in perf's last samples. Bare names: perf leaves out
+# parameters, versions and clones' suffixes.
+strange() {
+  awk 'function bare(name) {
+      sub(/^\(anonymous namespace\)/, "", name); gsub(/\(anonymous namespace\)/, "@", name)
+      sub(/\(.*/, "", name); sub(/ \[clone.*/, "", name); sub(/[.](constprop|part|isra|cold|lto_priv).*/, "", name)
+      sub(/@.*/, "", name); sub(/^.* /, "", name)
+      return name
+    }
+    FNR == NR {$1 = ""; sub(/^ /, ""); sub(/ \(inlined\)$/, ""); seen[bare($0)] = 1; next}
+    {
+      value = $NF; sub(/ [0-9]+$/, ""); n = split($0, f, ";")
+      for (i = 2; i <= n; ++i) {
+        if (f[i] ~ /_\[k\]$/ || f[i] ~ /^\[/ || f[i] ~ /\+0x/) continue
+        all += value
+        if (!(bare(f[i]) in seen)) {strange += value; by[f[i]] += value}
+      }
+    }
+    END {printf "%.2f %%", all ? 100 * strange / all : 0; for (name in by) print by[name], name >"/dev/stderr"}' \
+    "$dir/perf.script" "$dir/ours.folded" 2>"$dir/strange"
+}
+
 row() { # row NAME PID
   local fp dwarf us
   us=$(ours "$2")
   fp=$(of_perf "$2" fp)
   dwarf=$(of_perf "$2" dwarf)
   # shellcheck disable=SC2086
-  printf '| %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(sed -n 's/.*lost: *//p' "$dir/count.err" | tail -n 1)"
+  printf '| %s | %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(strange)" "$(sed -n 's/.*lost: *//p' "$dir/count.err" | tail -n 1)"
+  [ -z "${STACKWATCH_SHOW_STRANGE:-}" ] || sort -rn "$dir/strange" | head -n 12 >&2
 }
-have() { command -v "$1" >/dev/null || { printf '| %s | not installed | | | |\n' "$1"; return 1; }; }
+have() { command -v "$1" >/dev/null || { printf '| %s | not installed | | | | |\n' "$1"; return 1; }; }
 
 echo "User stacks that reach the start of their thread, $hz Hz, $seconds s each, in turn on one load:"
 echo
-echo "| program | ours | perf --call-graph fp | perf --call-graph dwarf | our losses |"
-echo "|---|---|---|---|---|"
+echo "| program | ours | perf --call-graph fp | perf --call-graph dwarf | our frames unknown to it | our losses |"
+echo "|---|---|---|---|---|---|"
 if have redis-server; then
   for clients in 1 50; do
     start redis-server --port 7399 --save '' --daemonize no
@@ -105,7 +129,7 @@ if [ -n "$postgres" ] && have pgbench; then
   row "postgres (backend)" "$(pgrep -f 'postgres: nobody bench' | head -n 1)"
   end_all
 else
-  echo "| postgres | not installed | | | |"
+  echo "| postgres | not installed | | | | |"
 fi
 if [ -x /usr/bin/python3 ]; then
   printf 'def f(n):\n    return 1 if n < 2 else f(n - 1) + f(n - 2)\nwhile True:\n    f(20)\n    sorted(str(i) for i in range(1000))\n' >"$dir/load.py"

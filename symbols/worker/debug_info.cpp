@@ -143,7 +143,12 @@ struct DebugInfo::Reader {
       bytes = sum_sections(elf, has_info);
       if (!has_info || bytes > kMaxDebugBytes) return false;
       dwarf = ::dwarf_begin_elf(elf, DWARF_C_READ, nullptr);
-      return dwarf != nullptr;
+      if (dwarf == nullptr) return false;
+      // libdw 0.188 reads over the end of a last text that has none.
+      return std::ranges::all_of(std::array{".debug_str", ".debug_line_str", ".zdebug_str"}, [&](const char* name) {
+        const std::string_view texts = section_bytes(elf, name);
+        return texts.empty() || texts.back() == '\0';
+      });
     }
   };
   /// Texts within entries can be where these are.
