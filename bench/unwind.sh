@@ -59,15 +59,24 @@ of_perf() {
 share() { awk -v t="$1" -v r="$2" 'BEGIN {if (t == 0) print "no samples"; else printf "%.1f %% of %d", 100 * r / t, t}'; }
 
 # The share of our named user frames whose function is nowhere in perf's last samples. Bare names: perf leaves out
-# parameters, versions and clones' suffixes.
+# parameters, versions and clones' suffixes. Functions with several names are known by all of them.
 strange() {
-  awk 'function bare(name) {
+  awk -v "aliases=$dir/aliases" 'function bare(name) {
       sub(/^\(anonymous namespace\)/, "", name); gsub(/\(anonymous namespace\)/, "@", name)
       sub(/\(.*/, "", name); sub(/ \[clone.*/, "", name); sub(/[.](constprop|part|isra|cold|lto_priv).*/, "", name)
       sub(/@.*/, "", name); sub(/^.* /, "", name)
       return name
     }
-    FNR == NR {$1 = ""; sub(/^ /, ""); sub(/ \(inlined\)$/, ""); seen[bare($0)] = 1; next}
+    function know(name,  at) {
+      if (name in seen) return
+      seen[name] = 1
+      for (at in addresses) if (addresses[at] ~ " " name " ") {split(addresses[at], same, " "); for (i in same) seen[same[i]] = 1}
+    }
+    BEGIN {
+      while ((getline line <aliases) > 0) {split(line, s, " "); addresses[s[1]] = addresses[s[1]] " " bare(s[2]) " "}
+      for (at in addresses) if (split(addresses[at], s, " ") < 2) delete addresses[at]
+    }
+    FNR == NR {$1 = ""; sub(/^ /, ""); sub(/ \(inlined\)$/, ""); know(bare($0)); next}
     {
       value = $NF; sub(/ [0-9]+$/, ""); n = split($0, f, ";")
       for (i = 2; i <= n; ++i) {
@@ -80,13 +89,25 @@ strange() {
     "$dir/perf.script" "$dir/ours.folded" 2>"$dir/strange"
 }
 
+# "FILE:ADDRESS NAME" of the C library, where most functions have several names.
+aliases_of() {
+  local libc id
+  libc=$(sed -n 's|.* \(/[^ ]*/libc[.]so[.]6\)$|\1|p' "/proc/$1/maps" | head -n 1)
+  [ -n "$libc" ] || return 0
+  id=$(readelf -n "$libc" | sed -n 's/.*Build ID: *//p')
+  for file in "$libc" "/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug"; do
+    [ ! -e "$file" ] || readelf -sW "$file" 2>/dev/null | awk '$4 ~ /FUNC/ && $2 !~ /^0+$/ {print $2, $8}'
+  done
+}
+
 row() { # row NAME PID
   local fp dwarf us
   us=$(ours "$2")
+  aliases_of "$2" >"$dir/aliases"
   fp=$(of_perf "$2" fp)
   dwarf=$(of_perf "$2" dwarf)
   # shellcheck disable=SC2086
-  printf '| %s | %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(strange)" "$(sed -n 's/.*lost: *//p' "$dir/count.err" | tail -n 1)"
+  printf '| %s | %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(strange)" "$(sed -n 's/.*lost of on_cpu: *//p' "$dir/count.err" | tail -n 1)"
   [ -z "${STACKWATCH_SHOW_STRANGE:-}" ] || sort -rn "$dir/strange" | head -n 12 >&2
 }
 have() { command -v "$1" >/dev/null || { printf '| %s | not installed | | | | |\n' "$1"; return 1; }; }

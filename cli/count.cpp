@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "bpf/exec_events.h"
 #include "cli/count_format.h"
@@ -84,6 +85,7 @@ class Counting {
   uint64_t next_cut_ns_ = UINT64_MAX;
   uint64_t deadline_ns_ = UINT64_MAX;
   std::map<ProbeKind, Losses> lost_;
+  bool settling_ = false;  // the first report is of the time before counting began
 };
 
 Result<void> Counting::run() {
@@ -113,7 +115,10 @@ Result<void> Counting::start() {
   if (auto attached = session_->attach(launch_.pids()); !attached) return attached;
   constexpr double kPatienceS = 10;  // a large program's functions are found within a second
   for (const auto& engine : machine_.engines) engine->wait_until_counting(kPatienceS);
-  return {};
+  // Until then stacks of what runs already were cut short for want of tables, and the time was not the user's. Memory
+  // is not left out: its frees will come.
+  settling_ = !launch_.has_command() && std::ranges::find(target.probes, ProbeKind::kMemory) == target.probes.end();
+  return settling_ ? session_->cut() : Result<void>();
 }
 
 // Without them children that live for less than kCollectNs have no names; nothing else is lost.
@@ -199,6 +204,7 @@ Result<void> Counting::finish() {
 
 Result<void> Counting::print_complete() {
   while (auto report = session_->take_report()) {
+    if (std::exchange(settling_, false)) continue;
     for (const ProbeKind kind : options_.target.probes) lost_[kind] += losses_of(*report, kind);
     formatter_->print(*report, session_->names(), out_);
     if (auto written = out_.flush(); !written) return written;
