@@ -67,8 +67,8 @@ started=()
 echo
 
 cpu_s() { redis-cli -p 7396 info cpu | tr -d '\r' | awk -F: '/^used_cpu_(sys|user):/ {sum += $2} END {printf "%.6f", sum}'; }
-load() { redis-benchmark -p 7396 -c "$1" -n "$requests" -t get -q >/dev/null; }
-redis-server --port 7396 --save '' --daemonize no >"$dir/log" 2>&1 & started=($!)
+load() { taskset -c 0 redis-benchmark -p 7396 -c "$1" -n "$requests" -t get -q >/dev/null; }
+taskset -c 1 redis-server --port 7396 --save '' --daemonize no >"$dir/log" 2>&1 & started=($!)
 sleep 1
 echo "redis-server at 99 Hz, $pairs pairs of $requests GETs with and without in turn:"
 echo

@@ -146,6 +146,7 @@ enum {
   kUnwindSpaces = 4096, /* processes: as many as can be attached */
   kUnwindTables = 4096, /* object files */
   kUnwindFanOut = 256,  /* entries of a block */
+  kUnwindPivots = 16,   /* of a block: each stands for as many entries */
   kUnwindDepth = 3,     /* levels of blocks: 16 million rows */
   kUnwindMostMappings = 4095,
 };
@@ -156,7 +157,10 @@ struct unwind_entry {
   __u32 address;
   __u32 value;
 };
+/* The pivots are the addresses of every 16th entry: a search then reads three cache lines of a block and not six, and
+ * at 99 Hz none of them is in a cache. */
 struct unwind_block {
+  __u32 pivots[kUnwindPivots];
   struct unwind_entry entries[kUnwindFanOut];
 };
 
@@ -325,7 +329,7 @@ static_assert(sizeof(census_thread) == 80);
 static_assert(sizeof(census_process) == 80 + 56 + 40 + 32 + 16);
 static_assert(offsetof(census_process, comm) == 208);
 static_assert(sizeof(watched_process) == 104);
-static_assert(sizeof(unwind_block) == 2048);
+static_assert(sizeof(unwind_block) == 2048 + 64);
 static_assert(sizeof(unwind_mapping) == 32);
 static_assert(offsetof(watched_process, lost_map_full) == 32);
 static_assert(sizeof(exec_event) == 20);

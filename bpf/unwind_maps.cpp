@@ -49,6 +49,9 @@ struct Tree {
 void fill(abi::unwind_block& block, std::span<const abi::unwind_entry> entries) {
   std::ranges::fill(block.entries, abi::unwind_entry{std::numeric_limits<uint32_t>::max(), abi::kRuleUnknown});
   std::ranges::copy(entries, block.entries);
+  for (size_t i = 0; i < abi::kUnwindPivots; ++i) {
+    block.pivots[i] = block.entries[i * abi::kUnwindFanOut / abi::kUnwindPivots].address;
+  }
 }
 
 Tree make_tree(std::span<const UnwindRow> rows) {

@@ -4,6 +4,7 @@
 #define STACKWATCH_BPF_USER_REGS_BPF_H
 
 #include <linux/bpf.h>
+#include <linux/bpf_perf_event.h>
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -26,6 +27,16 @@ enum { kUser32Segment = 0x23 };
 #else
 enum { kRegsFp = 29, kRegsSp = 31, kRegsIp = 32, kRegsWords = 33 };
 #endif
+
+/* Whether an event hit while the task was in user space: then the kernel half of its stack is empty, and asking for it
+ * costs 2 us. */
+static __always_inline int hit_user_mode(const struct bpf_perf_event_data* event) {
+#if defined(__TARGET_ARCH_x86)
+  return (event->regs.cs & 3) == 3;
+#else
+  return (event->regs.pstate & 0xf) == 0;
+#endif
+}
 
 /* 0 where the task has no user registers that are understood (32-bit programs, kernels that do not tell). */
 static __always_inline int read_user_regs(struct user_regs* regs) {

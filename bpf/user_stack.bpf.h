@@ -174,9 +174,15 @@ static __always_inline __u32 find_rule(struct user_walk* walk, __u64 pc) {
   for (__u32 level = 1; level <= kUnwindDepth; level++) {
     struct unwind_block* block = bpf_map_lookup_elem(table, &block_number);
     if (!block) return kRuleUnknown;
-    __u64 at = 0;
+    __u64 pivot = 0;
 #pragma unroll
-    for (__u32 step = kUnwindFanOut / 2; step; step /= 2) {
+    for (__u32 step = kUnwindPivots / 2; step; step /= 2) {
+      __u64 next = (pivot + step) & (kUnwindPivots - 1);
+      pivot += step & mask_if_not_above(block->pivots[next], address);
+    }
+    __u64 at = pivot * (kUnwindFanOut / kUnwindPivots);
+#pragma unroll
+    for (__u32 step = kUnwindFanOut / kUnwindPivots / 2; step; step /= 2) {
       __u64 next = (at + step) & (kUnwindFanOut - 1);
       at += step & mask_if_not_above(block->entries[next].address, address);
     }
