@@ -68,8 +68,15 @@ echo
 
 cpu_s() { redis-cli -p 7396 info cpu | tr -d '\r' | awk -F: '/^used_cpu_(sys|user):/ {sum += $2} END {printf "%.6f", sum}'; }
 load() { taskset -c 0 redis-benchmark -p 7396 -c "$1" -n "$requests" -t get -q >/dev/null; }
-taskset -c 1 redis-server --port 7396 --save '' --daemonize no >"$dir/log" 2>&1 & started=($!)
-sleep 1
+# The daemon as it is always on, and nothing else in it. Its page-fault probe is a program of the same name.
+printf '[survey]\nenabled = false\n[ranking]\nmax_suspects = 0\n' >"$dir/stackwatch.toml"
+export STACKWATCH_SOCKET=$dir/socket
+"$bin/stackwatchd" --config "$dir/stackwatch.toml" --socket "$STACKWATCH_SOCKET" --state-dir "$dir/state" 2>"$dir/daemon.log" &
+started=($!)
+taskset -c 1 redis-server --port 7396 --save '' --daemonize no >"$dir/log" 2>&1 & started+=($!)
+sleep 2
+watch() { "$bin/stackwatch" watch add --name redis-server --probe on_cpu --id bench >/dev/null; sleep 1; }
+unwatch() { "$bin/stackwatch" watch remove bench >/dev/null; sleep 0.2; }
 echo "redis-server at 99 Hz, $pairs pairs of $requests GETs with and without in turn:"
 echo
 echo "| clients | CPU µs per request without | added (mean of pairs, 95 % interval) | by run_time_ns |"
@@ -81,14 +88,13 @@ for clients in 1 50; do
     # Which of the two comes first alternates, so that drift hits both alike.
     for turn in 0 1; do
       if (((pair + turn) % 2)); then
-        watch_for "${started[0]}" 99 600
+        watch
         account_before=$(account)
         before=$(cpu_s)
         load "$clients"
         with=$(awk -v a="$before" -v b="$(cpu_s)" 'BEGIN {print b - a}')
         program=$(echo "$account_before $(account)" | awk '{print ($3 - $1) / 1e9}')
-        kill "$watcher"
-        wait "$watcher" || true
+        unwatch
       else
         before=$(cpu_s)
         load "$clients"
