@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What counting every allocation costs a program that does nothing but malloc and free: alone, under our memory probe,
-# and under memleak of libbpf-tools 0.31, in turn, so that the machine's drift hits all alike. Ratios of medians.
+# and under memleak of libbpf-tools 0.31, in turn, so that the machine's drift hits all alike. Ratios of medians. Then
+# what `mmap` for one process costs all others: mapping_cost, which needs no peer and can be run alone.
 # STACKWATCH_MEMLEAK: the peer's command. Without it trixie's package is fetched through the mirror that apt uses, into
 # a temporary directory, and run with trixie's own loader.
 set -euo pipefail
@@ -82,3 +83,8 @@ echo "|---|---|---|---|"
 row nobody "$dir/alone"
 row stackwatch "$dir/ours"
 row "memleak (libbpf-tools)" "$dir/peer"
+
+echo
+echo "What counting the mappings of one process costs another one (mmap on and off in turn):"
+echo
+taskset -c 1 "$bin/mapping_cost"

@@ -52,12 +52,12 @@ static __always_inline int is_compat_call(void) {
   return BPF_CORE_READ(task, thread_info.status) & kCompatCall;
 }
 
-/* As begin(), from the registers with which the call came. */
-static __always_inline int begin_call(struct context* c, struct pt_regs* registers) {
+/* As begin(), from the registers with which the call came. Others pay for one look-up and nothing else. */
+static __always_inline int begin_call(struct context* c, struct pt_regs* user, struct pt_regs* registers) {
   c->tgid = bpf_get_current_pid_tgid() >> 32;
   struct memory_process* process = bpf_map_lookup_elem(&processes, &c->tgid);
   if (!process || !process->mappings || is_compat_call()) return 0;
-  return begin(c, registers);
+  return bpf_probe_read_kernel(registers, sizeof(*registers), user) == 0 && begin(c, registers);
 }
 
 static __always_inline int returns_to(__u64 sp, __u64 caller) {
@@ -93,7 +93,7 @@ int BPF_PROG(enter_call, struct pt_regs* user, long number) {
   if (!is_mapping_call((__u64)number)) return 0;
   struct pt_regs registers;
   struct context c;
-  if (bpf_probe_read_kernel(&registers, sizeof(registers), user) || !begin_call(&c, &registers)) return 0;
+  if (!begin_call(&c, user, &registers)) return 0;
   struct mapping_call call = {.number = (__u64)number,
                               .address = PT_REGS_PARM1_SYSCALL(&registers),
                               .length = PT_REGS_PARM2_SYSCALL(&registers)};
@@ -137,6 +137,10 @@ static __always_inline __u64 page_of(const struct mapping_call* call) {
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(leave_call, struct pt_regs* user, long result) {
+#if defined(__TARGET_ARCH_x86)
+  /* Spares the other calls the look-up; elsewhere the number is not kept. */
+  if (!is_mapping_call(user->orig_rax)) return 0;
+#endif
   __u64 pid_tgid = bpf_get_current_pid_tgid();
   struct mapping_call* found = bpf_map_lookup_elem(&mapping_calls, &pid_tgid);
   if (!found) return 0;
@@ -144,7 +148,7 @@ int BPF_PROG(leave_call, struct pt_regs* user, long result) {
   bpf_map_delete_elem(&mapping_calls, &pid_tgid);
   struct pt_regs registers;
   struct context c;
-  if (bpf_probe_read_kernel(&registers, sizeof(registers), user) || !begin_call(&c, &registers)) return 0;
+  if (!begin_call(&c, user, &registers)) return 0;
   const __s64 kMostError = 4095;
   int failed = result < 0 && result >= -kMostError;
   if (call.number != number_mmap) {

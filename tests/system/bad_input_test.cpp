@@ -67,16 +67,36 @@ TEST(BadInput, NoPrivileges) {
                   3, "CAP_BPF");
 }
 
+/// Runs a command where the kernel's type information is not to be seen.
+Answer run_without_btf(const std::string& command) {
+  // Private for /sys alone: in a chroot / is no mount point whose propagation could be changed.
+  const std::string hide = "mount --make-rprivate /sys && mount -t tmpfs none /sys/kernel/btf && exec ";
+  return run({"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hide + command});
+}
+
 TEST(BadInput, NoTypeInformationOfTheKernel) {
   STACKWATCH_REQUIRE_BPF();
   const TemporaryDirectory directory;
   const std::string config = directory.write("stackwatch.toml", kQuiet);
-  // Private for /sys alone: in a chroot / is no mount point whose propagation could be changed.
-  const std::string hide = "mount --make-rprivate /sys && mount -t tmpfs none /sys/kernel/btf && exec " +
-                           our_program("stackwatchd") + " --config " + config + " --socket " + directory.path() +
-                           "/socket";
-  expect_one_line(run({"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hide}), 3,
-                  "CONFIG_DEBUG_INFO_BTF");
+  expect_one_line(
+      run_without_btf(our_program("stackwatchd") + " --config " + config + " --socket " + directory.path() + "/socket"),
+      3, "CONFIG_DEBUG_INFO_BTF");
+}
+
+TEST(BadInput, CountAndRecordWithoutTypeInformationRunNoCommand) {
+  STACKWATCH_REQUIRE_BPF();
+  const TemporaryDirectory directory;
+  const std::string mark = directory.path() + "/ran";
+  const std::string capture = directory.path() + "/capture";
+  const std::string ours = our_program("stackwatch");
+  for (const std::string& verb : {ours + " count --probe on_cpu", ours + " count --probe off_cpu",
+                                  ours + " count --probe memory", ours + " record -o " + capture}) {
+    const Answer answer = run_without_btf(verb + " -- touch " + mark);
+    EXPECT_EQ(answer.exit_code, 3) << verb;
+    EXPECT_EQ(answer.lines(), 1U) << answer.output;
+    EXPECT_THAT(answer.output, AllOf(StartsWith("stackwatch: "), HasSubstr("CONFIG_DEBUG_INFO_BTF")));
+  }
+  EXPECT_NE(access(mark.c_str(), F_OK), 0) << "the command ran";
 }
 
 TEST(BadInput, ASecondDaemonOnTheSameSocketGoesAndTheFirstStays) {

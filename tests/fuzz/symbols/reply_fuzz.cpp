@@ -18,6 +18,23 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const auto reply = parse_reply(packet);
   if (!reply) return 0;
+  if (const auto* allocator = std::get_if<Allocator>(&*reply)) {
+    const auto again = parse_reply(encode(*allocator));
+    if (!again) std::abort();
+    const auto& parsed = std::get<Allocator>(*again);
+    if (parsed.object != allocator->object || parsed.uncounted_new != allocator->uncounted_new ||
+        parsed.places.size() != allocator->places.size()) {
+      std::abort();
+    }
+    for (size_t i = 0; i < parsed.places.size(); ++i) {
+      // What is attached to is an offset; what is counted, a role that there is.
+      if (parsed.places[i].offset != allocator->places[i].offset ||
+          parsed.places[i].role != allocator->places[i].role ||
+          parsed.places[i].role >= stackwatch::AllocatorRole::kCount) {
+        std::abort();
+      }
+    }
+  }
   if (const auto* names = std::get_if<Names>(&*reply)) {
     size_t count = 0;
     for (const Bytes& again : encode(*names)) {
