@@ -133,7 +133,10 @@ Result<void> App::start() {
   policy_ = std::make_unique<AlertPolicy>(
       alert_policy_options(config_), clock_, random_alert_ids(),
       AlertContext{[this](const ProcessKey& process) { return source_->identify(process); },
-                   [this](const ProcessKey& process, ProbeKind probe) { return source_->losses(process, probe); }});
+                   [this](const ProcessKey& process, ProbeKind probe) { return source_->losses(process, probe); },
+                   [this](const ProcessKey& process, ProbeKind probe, std::string_view detector) {
+                     return detection_->remembers(process, probe, detector);
+                   }});
   pipeline_ = std::make_unique<Pipeline>(*source_, *detection_, *policy_);
   daemon_ = std::make_unique<Daemon>(Daemon::Parts{clock_, *census_, engines(), *namer_, functions_, *attachments_,
                                                    *source_, *detection_, *policy_, *pipeline_, *log_, procfs_},
@@ -182,7 +185,8 @@ Result<void> App::start_sinks() {
   auto journal = JournalSink::create(journal_options);
   if (!journal) return Failure(journal.error());
   journal_ = std::move(*journal);
-  auto state = SavedState::open(options_.state_dir, config_.limits, {clock_, *policy_, *journal_, procfs_});
+  auto state =
+      SavedState::open(options_.state_dir, config_.limits, {clock_, *policy_, *detection_, *journal_, procfs_});
   if (!state) return Failure(state.error());
   state_ = std::move(*state);
   source_->watch_again(state_->to_watch_again());

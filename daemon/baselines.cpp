@@ -43,7 +43,7 @@ std::string_view Baselines::get(const Key& key) const {
 
 void Baselines::share(const std::string& service) {
   if (shared_.size() >= kMaxShared) shared_.clear();  // they are found out again
-  shared_.insert(service);
+  if (shared_.insert(service).second) ++shares_;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto current = it++;
     if (current->first.service == service) erase(current);

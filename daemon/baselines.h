@@ -13,8 +13,8 @@
 
 namespace stackwatch {
 
-/// What detectors had learned about services whose process has ended or is watched no longer. In memory; what keeps it
-/// over a restart of the daemon reads all() and gives it back with put(). One thread.
+/// What detectors had learned about services whose process has ended or is watched no longer. In memory;
+/// state/baseline_keeper.h keeps it over a restart of the daemon. One thread.
 class Baselines {
  public:
   /// Some hundred services with all their stacks, some thousand with few. The daemon has 30 MB in all.
@@ -48,8 +48,13 @@ class Baselines {
   /// Several processes of this service run at once: which one succeeds which is not known, so nobody inherits.
   void share(const std::string& service);
   [[nodiscard]] bool is_shared(const std::string& service) const { return shared_.contains(service); }
+  [[nodiscard]] const std::unordered_set<std::string>& shared() const { return shared_; }
+  /// Grows when shared() does.
+  [[nodiscard]] uint64_t shares() const { return shares_; }
 
   [[nodiscard]] const Entries& all() const { return entries_; }
+  /// Age of the entry that is put next: what was put since somebody looked has at least the age that this was then.
+  [[nodiscard]] uint64_t next_age() const { return next_age_; }
   [[nodiscard]] size_t bytes() const { return bytes_; }
   [[nodiscard]] uint64_t forgotten() const { return forgotten_; }
 
@@ -60,6 +65,7 @@ class Baselines {
   std::unordered_set<std::string> shared_;
   size_t bytes_ = 0;
   uint64_t next_age_ = 0;
+  uint64_t shares_ = 0;
   uint64_t forgotten_ = 0;
 };
 

@@ -71,7 +71,7 @@ bool Daemon::tick(uint64_t missed) {
 void Daemon::take_events() {
   for (const Error& event : parts_.namer.take_events()) warn(event.message());
   if (state_ != nullptr) {
-    for (const Error& event : state_->store().take_events()) parts_.log.warn("{}", printable(event.message(), 512));
+    for (const Error& event : state_->take_events()) parts_.log.warn("{}", printable(event.message(), 512));
   }
   // About one process each, and it may happen again: for the log alone. `attachments` shows how it stands.
   for (ProbeEngine* engine : parts_.engines) {

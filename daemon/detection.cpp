@@ -126,8 +126,7 @@ void Detection::inherit(const Watched& watched, ProbeKind probe, Detectors& dete
   if (watched.service.empty()) return;
   for (const auto& detector : detectors) {
     const std::string_view saved = baselines_.get({watched.service, probe, std::string(detector->name())});
-    // What another version of the daemon saved is of no use; the detector learns anew then.
-    if (!saved.empty()) static_cast<void>(detector->restore(saved));
+    if (!saved.empty() && !detector->restore(saved)) ++refused_;
   }
 }
 
@@ -142,8 +141,24 @@ void Detection::keep(const Watched& watched) {
   }
 }
 
-void Detection::keep_all() {
-  for (const auto& [process, watched] : processes_) keep(watched);
+std::vector<ProcessKey> Detection::watched() const {
+  std::vector<ProcessKey> all;
+  all.reserve(processes_.size());
+  for (const auto& [process, watched] : processes_) all.push_back(process);
+  return all;
+}
+
+void Detection::keep(const ProcessKey& process) {
+  if (const auto found = processes_.find(process); found != processes_.end()) keep(found->second);
+}
+
+bool Detection::remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const {
+  const auto watched = processes_.find(process);
+  if (watched == processes_.end()) return false;
+  const auto detectors = watched->second.probes.find(probe);
+  if (detectors == watched->second.probes.end()) return false;
+  return std::ranges::any_of(detectors->second,
+                             [&](const auto& each) { return each->name() == detector && each->remembers(); });
 }
 
 void Detection::part_with(const ProcessKey& process) {

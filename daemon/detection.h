@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -32,10 +33,15 @@ class Detection {
   /// The policy takes effect at once and forgets nothing; settings are for detectors made from now on.
   void configure(const DetectionPolicy& policy, const DetectorSettings& settings);
   [[nodiscard]] size_t streams() const { return streams_; }
-  /// What was learned about services. To keep it over a restart of the daemon: keep_all(), write, and put() at start.
+  /// What was learned about services: state/baseline_keeper.h keeps it over a restart of the daemon.
   [[nodiscard]] Baselines& baselines() { return baselines_; }
-  /// Brings the baselines of all watched processes into baselines(), as if they had ended now.
-  void keep_all();
+  [[nodiscard]] std::vector<ProcessKey> watched() const;
+  /// Brings what was learned about a process into baselines(), as if it had ended now. Nothing where it is not watched.
+  void keep(const ProcessKey& process);
+  /// Whether this detector of the process judges by a past from before it, or from before the daemon was restarted.
+  [[nodiscard]] bool remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const;
+  /// Baselines that a detector would not take: another version's, or damaged. It learns anew.
+  [[nodiscard]] uint64_t refused() const { return refused_; }
 
  private:
   using Detectors = std::vector<std::unique_ptr<Detector>>;
@@ -67,6 +73,7 @@ class Detection {
   PeersDetector peers_;
   std::vector<PeerSample> peer_samples_;  // of the tick at hand
   size_t streams_ = 0;
+  uint64_t refused_ = 0;
 };
 
 }  // namespace stackwatch

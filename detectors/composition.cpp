@@ -112,6 +112,7 @@ void CompositionDetector::start_over() {
   stack_names_.clear();
   function_names_.clear();
   start_up_s_.reset();
+  inherited_ = false;
   window_.clear();
   change_.reset();
   calibrated_total_ = 0;
@@ -197,6 +198,7 @@ Result<void> CompositionDetector::restore(std::string_view saved) {
     start_over();
   } else {
     start_up_s_ = settings_.learn_s;
+    inherited_ = true;
   }
   return {};
 }

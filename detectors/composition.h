@@ -59,6 +59,7 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] std::string save() const override;
   /// The first `learn_s` of the successor are its start-up: neither compared nor learned.
   [[nodiscard]] Result<void> restore(std::string_view saved) override;
+  [[nodiscard]] bool remembers() const override { return inherited_ && !start_up_s_; }
 
   /// What the detector knows, for tests and benchmarks.
   [[nodiscard]] bool is_learning() const { return learning_; }
@@ -129,6 +130,7 @@ class CompositionDetector final : public Detector {
   std::vector<uint64_t> stack_names_;     // by stack; 0: not seen yet
   std::vector<uint64_t> function_names_;  // by number in index_
   std::optional<double> start_up_s_;      // what is left of the time in which a successor is not judged
+  bool inherited_ = false;                // the baseline is a predecessor's, and what was learned since
   TickWindow window_;
   Tick tick_;  // scratch
   std::vector<ShareDispersion::Share> shares_;

@@ -55,6 +55,8 @@ class Detector {
     static_cast<void>(saved);
     return fail(ErrorKind::kFailed, std::string(name()), "keeps nothing for a successor");
   }
+  /// Whether it judges by a past that restore() gave: then its silence says that all is as it was in that past.
+  [[nodiscard]] virtual bool remembers() const { return false; }
   /// Number of series that it tests now. The sum over the host is what `expected_streams` should be.
   [[nodiscard]] virtual size_t streams() const = 0;
 };

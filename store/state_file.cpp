@@ -258,6 +258,11 @@ Result<void> StateFile::put(const Baseline& baseline) {
   return statement.done();
 }
 
+Result<void> StateFile::remove_baseline(const std::string& service) {
+  Statement statement(database_->connection, "DELETE FROM baselines WHERE service = ?");
+  return (statement << service).done();
+}
+
 Result<std::vector<StoredAlert>> StateFile::alerts(size_t limit) {
   Statement statement(database_->connection,
                       "SELECT id, state, pid, start_time_ns, boot_id, opened_ns, updated_ns, evidence FROM alerts "
@@ -299,14 +304,19 @@ Result<std::vector<StoredIncident>> StateFile::incidents(size_t limit) {
   }
 }
 
-Result<std::optional<Baseline>> StateFile::baseline(const std::string& service) {
-  Statement statement(database_->connection, "SELECT version, updated_ns, blob FROM baselines WHERE service = ?");
-  auto row = (statement << service).step();
-  if (!row) return Failure(row.error());
-  if (!*row) return std::optional<Baseline>();
-  const auto blob = statement.blob(2);
-  return std::optional<Baseline>(
-      Baseline{service, statement.number(0), static_cast<uint64_t>(statement.number(1)), {blob.begin(), blob.end()}});
+Result<std::vector<Baseline>> StateFile::baselines(size_t bytes) {
+  Statement statement(database_->connection,
+                      "SELECT service, version, updated_ns, blob FROM baselines ORDER BY updated_ns DESC");
+  std::vector<Baseline> baselines;
+  for (auto row = statement.step();; row = statement.step()) {
+    if (!row) return Failure(row.error());
+    if (!*row) return baselines;
+    const auto blob = statement.blob(3);
+    if (blob.size() > bytes) return baselines;
+    bytes -= blob.size();
+    baselines.push_back({std::string(statement.text(0)), statement.number(1),
+                         static_cast<uint64_t>(statement.number(2)), std::vector<std::byte>(blob.begin(), blob.end())});
+  }
 }
 
 Result<void> StateFile::probe() {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,13 +45,15 @@ class StateFile {
   [[nodiscard]] Result<void> put(const StoredIncident& incident);
   /// Error: larger than StoreBounds::baseline_bytes.
   [[nodiscard]] Result<void> put(const Baseline& baseline);
+  [[nodiscard]] Result<void> remove_baseline(const std::string& service);
 
   /// The newest `limit` by the time of their last change, newest first.
   [[nodiscard]] Result<std::vector<StoredAlert>> alerts(size_t limit);
   [[nodiscard]] Result<std::vector<StoredIncident>> incidents(size_t limit);
   /// Oldest first, those after `after`.
   [[nodiscard]] Result<std::vector<OutboxRow>> outbox(int64_t after, size_t limit);
-  [[nodiscard]] Result<std::optional<Baseline>> baseline(const std::string& service);
+  /// Those whose blobs have `bytes` together, the one written last first.
+  [[nodiscard]] Result<std::vector<Baseline>> baselines(size_t bytes);
 
   /// Brings rows and bytes under the bounds. In a transaction of the caller.
   [[nodiscard]] Result<void> prune();

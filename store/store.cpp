@@ -57,11 +57,11 @@ struct Store::Shared {
   bool limit_changed = false;
   Status status;
   std::vector<Error> events;
-  std::vector<Answer> answers;
 
   // The opener's, before the thread begins.
   std::vector<StoredAlert> alerts;
   std::vector<StoredIncident> incidents;
+  std::vector<Baseline> baselines;
 
   // The store's thread alone, after start().
   std::unique_ptr<StateFile> file;
@@ -92,6 +92,7 @@ void Store::Shared::start() {
   auto read = file->alerts(options.alerts_at_start);
   if (read) alerts = std::move(*read);
   if (auto more = file->incidents(options.alerts_at_start)) incidents = std::move(*more);
+  if (auto pasts = file->baselines(options.baseline_bytes_at_start)) baselines = std::move(*pasts);
   note_success(0);
 }
 
@@ -281,6 +282,7 @@ StoredAlert Store::Shared::stored(const Alert& alert) const {
 
 std::vector<StoredAlert> Store::take_alerts() { return std::exchange(shared_->alerts, {}); }
 std::vector<StoredIncident> Store::take_incidents() { return std::exchange(shared_->incidents, {}); }
+std::vector<Baseline> Store::take_baselines() { return std::exchange(shared_->baselines, {}); }
 
 bool Store::put(const Alert& alert) {
   Shared::Work work;
@@ -345,28 +347,11 @@ bool Store::put(Baseline baseline) {
   return shared_->push(std::move(work));
 }
 
-void Store::ask(const std::string& service) {
-  const auto found = std::make_shared<std::optional<Baseline>>();
+bool Store::remove(const std::string& service) {
   Shared::Work work;
-  work.run = [found, service](StateFile& file) -> Result<void> {
-    auto read = file.baseline(service);
-    if (!read) return Failure(read.error());
-    *found = std::move(*read);
-    return {};
-  };
-  // The work is held by the thread that it points to: both are gone together.
-  work.after = [shared = shared_.get(), found, service](bool done) {
-    const std::lock_guard lock(shared->mutex);
-    shared->answers.push_back({service, done ? std::move(*found) : std::nullopt});
-  };
-  if (shared_->push(std::move(work))) return;
-  const std::lock_guard lock(shared_->mutex);
-  shared_->answers.push_back({service, std::nullopt});
-}
-
-std::vector<BaselineStore::Answer> Store::take() {
-  const std::lock_guard lock(shared_->mutex);
-  return std::exchange(shared_->answers, {});
+  work.bytes = service.size();
+  work.run = [service](StateFile& file) { return file.remove_baseline(service); };
+  return shared_->push(std::move(work));
 }
 
 void Store::set_limit(uint64_t bytes) {

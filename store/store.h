@@ -23,6 +23,8 @@ struct StoreOptions {
   std::function<std::string(const Alert&)> to_json;  ///< the evidence; called on the store's thread
   /// Alerts read at the start: those that the daemon keeps in memory.
   size_t alerts_at_start = 1000;
+  /// Blobs of baselines read at the start, the newest: what the daemon keeps in memory.
+  size_t baseline_bytes_at_start = size_t{4} << 20U;
   /// Works that wait for the disk, and the bytes in them. A tick makes a few; a disk that hangs for minutes costs
   /// memory up to here, and then what would be stored.
   size_t queue = 1024;
@@ -58,6 +60,7 @@ class Store final : public BaselineStore {
   /// What the file held when it was opened, newest first; once.
   [[nodiscard]] std::vector<StoredAlert> take_alerts();
   [[nodiscard]] std::vector<StoredIncident> take_incidents();
+  [[nodiscard]] std::vector<Baseline> take_baselines();
 
   /// False where it is dropped: the queue is full, or writing fails at the moment.
   bool put(const Alert& alert);
@@ -72,12 +75,11 @@ class Store final : public BaselineStore {
   bool put(StoredIncident incident);
 
   bool put(Baseline baseline) override;
-  void ask(const std::string& service) override;
-  [[nodiscard]] std::vector<Answer> take() override;
+  bool remove(const std::string& service) override;
 
   void set_limit(uint64_t bytes);
   [[nodiscard]] Status status() const;
-  [[nodiscard]] bool storing() const;
+  [[nodiscard]] bool storing() const override;
   /// What a person should know, each once.
   [[nodiscard]] std::vector<Error> take_events();
   /// True once after writing failed and works again: what changed meanwhile is not in the file.

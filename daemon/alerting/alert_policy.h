@@ -33,6 +33,9 @@ using AlertIds = std::function<std::string()>;
 struct AlertContext {
   std::function<ProcessIdentity(const ProcessKey&)> identify;
   std::function<Losses(const ProcessKey&, ProbeKind)> losses;
+  /// Whether this detector of the process judges by what was learned before the daemon was restarted.
+  std::function<bool(const ProcessKey&, ProbeKind, std::string_view detector)> remembers =
+      [](const ProcessKey&, ProbeKind, std::string_view) { return false; };
 };
 
 /// What all detectors of one probe of one process said about one delta. A delta about which they said nothing is an
@@ -134,6 +137,7 @@ class AlertPolicy {
   void end_silent_ones(double time_s);
   void end_gone(double time_s);
   void adopt_restored(const Observation& observation);
+  void note_silence(AlertRecord& record, const Observation& observation) const;
   void end_silent_restored(Records::iterator record, double time_s);
   [[nodiscard]] const AlertRecord* cooling_down(const AlertRecord& fresh) const;
   [[nodiscard]] bool may_fire(const AlertRecord& record) const;

@@ -39,6 +39,7 @@ struct AlertRecord {
   double seen_s = 0;      ///< last finding
   double observed_s = 0;  ///< last delta, with or without a finding
   double resolved_s = 0;
+  double silent_since_s = 0;       ///< of a restored one: its detector remembers the past and sees no change since then
   int64_t realtime_offset_ns = 0;  ///< as of the first finding: the onset is near it, later jumps do not move it
   double largest_change = 0;       ///< largest |after - before| so far
 

@@ -16,6 +16,11 @@ namespace {
 /// Names may take some seconds, a loaded machine some more.
 constexpr double kRestoredPatienceS = 60;
 
+/// A change was seen once within some time. Not seen again within twice as long, by the same past, it is over; but a
+/// large one that was seen at once may have been a lucky one.
+constexpr double kSeenAgainFactor = 2;
+constexpr double kSeenAgainAtLeastS = 120;
+
 double seconds_of(uint64_t realtime_ns, int64_t offset_ns) {
   return static_cast<double>(static_cast<int64_t>(realtime_ns) - offset_ns) * 1e-9;
 }
@@ -93,14 +98,31 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
       }
       break;
     }
+    if (record.restored) note_silence(record, observation);
   }
 }
 
-// The detectors may have forgotten what was normal before: their silence says nothing until the alert is so old that
+// A detector tells one change of a process at a time: while it tells another one, it says nothing about this one.
+void AlertPolicy::note_silence(AlertRecord& record, const Observation& observation) const {
+  const std::string_view detector = record.alert.detector;
+  const bool silent = std::ranges::none_of(observation.findings,
+                                           [&](const Finding& finding) { return finding.detector == detector; }) &&
+                      context_.remembers(observation.process, observation.probe, detector);
+  if (!silent) {
+    record.silent_since_s = 0;
+  } else if (record.silent_since_s == 0) {
+    record.silent_since_s = observation.time_s;
+  }
+}
+
+// Detectors that have forgotten what was normal before say nothing by their silence, until the alert is so old that
 // they would have taken it for normal.
 void AlertPolicy::end_silent_restored(Records::iterator record, double time_s) {
+  const double again_s = std::max(kSeenAgainAtLeastS, kSeenAgainFactor * (record->first_s - record->onset_s));
   if (time_s - std::max(record->observed_s, record->seen_s) >= kRestoredPatienceS) {
     resolve(record, time_s, kNotWatched);
+  } else if (record->silent_since_s > 0 && time_s - record->silent_since_s >= again_s) {
+    resolve(record, time_s, kBackToBaseline);
   } else if (time_s - record->onset_s >= options_.adopt_after_s) {
     resolve(record, time_s, kCountsAsNormal);
   }

@@ -6,6 +6,7 @@
 
 #include "daemon/control/json.h"
 #include "daemon/state/alert_from_json.h"
+#include "daemon/state/baseline_keeper.h"
 #include "daemon/state/durable_journal.h"
 
 namespace stackwatch {
@@ -20,25 +21,30 @@ Result<std::unique_ptr<SavedState>> SavedState::open(const std::string& director
   StoreOptions options;
   options.directory = directory;
   options.bounds.bytes = limits.disk_bytes;
+  options.baseline_bytes_at_start = Baselines::kMaxBytes;
   options.boot_id = boot_id_of(parts.procfs);
   options.to_json = [](const Alert& alert) { return alert_to_json(alert); };
   auto store = Store::open(std::move(options), parts.clock);
   if (!store) return Failure(store.error());
   std::unique_ptr<SavedState> state(new SavedState(std::move(parts), std::move(*store)));
   state->restore();
+  state->baselines_->load(state->store_->take_baselines());
   return state;
 }
 
 SavedState::SavedState(Parts parts, std::unique_ptr<Store> store)
     : parts_(std::move(parts)),
       store_(std::move(store)),
-      durable_(std::make_unique<DurableJournal>(*store_, parts_.journal, parts_.clock)) {}
+      durable_(std::make_unique<DurableJournal>(*store_, parts_.journal, parts_.clock)),
+      baselines_(std::make_unique<BaselineKeeper>(parts_.detection, *store_, parts_.clock)) {}
 
-// In this order nothing that was told is told again: intents to the disk, entries to journald, marks to the disk.
+// In this order nothing that was told is told again: intents to the disk, entries to journald, marks to the disk. What
+// was learned comes after what must not be lost.
 SavedState::~SavedState() {
   constexpr double kLastWordsS = 2;
   durable_.reset();
   static_cast<void>(parts_.journal.flush(kLastWordsS));
+  baselines_->save_all();
 }
 
 Sink& SavedState::sink() { return *durable_; }
@@ -67,12 +73,20 @@ void SavedState::tick() {
   durable_->tick();
   const uint64_t now_ns = parts_.clock.monotonic_ns();
   const bool resumed = store_->take_resumed();
+  if (resumed) baselines_->forget_written();
+  baselines_->tick();
   if (!resumed && now_ns < save_at_ns_) return;
   save_at_ns_ = now_ns + static_cast<uint64_t>(kSaveS * 1e9);
   // After a time without storing all that is known, else how those that stand do now. A dropped one comes again.
   for (const Alert& alert : resumed ? parts_.policy.all() : parts_.policy.standing()) {
     if (alert.state != AlertState::kPending) static_cast<void>(store_->put(alert));
   }
+}
+
+std::vector<Error> SavedState::take_events() {
+  std::vector<Error> events = store_->take_events();
+  if (auto event = baselines_->take_event()) events.push_back(std::move(*event));
+  return events;
 }
 
 void SavedState::configure(const LimitsConfig& limits) { store_->set_limit(limits.disk_bytes); }

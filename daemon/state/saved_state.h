@@ -12,12 +12,14 @@
 #include "core/result.h"
 #include "daemon/alerting/alert_policy.h"
 #include "daemon/alerting/journal_sink.h"
+#include "daemon/detection.h"
 #include "daemon/procfs.h"
 #include "daemon/sink.h"
 #include "store/store.h"
 
 namespace stackwatch {
 
+class BaselineKeeper;
 class DurableJournal;
 
 /// What the daemon keeps over its own restarts, and what it does about it in a tick. The loop's thread.
@@ -29,10 +31,12 @@ class SavedState {
   struct Parts {
     const Clock& clock;
     AlertPolicy& policy;
+    Detection& detection;
     JournalSink& journal;
     Procfs procfs;
   };
-  /// Opens the store (problems are events, not errors), gives alerts of earlier runs to the policy. Error: no thread.
+  /// Opens the store (problems are events, not errors), gives alerts of earlier runs to the policy and what they had
+  /// learned to the detection. Error: no thread.
   [[nodiscard]] static Result<std::unique_ptr<SavedState>> open(const std::string& directory,
                                                                 const LimitsConfig& limits, Parts parts);
   ~SavedState();
@@ -41,10 +45,11 @@ class SavedState {
   [[nodiscard]] Sink& sink();
   /// Processes of alerts that stand from earlier runs, in this boot.
   [[nodiscard]] const std::vector<ProcessKey>& to_watch_again() const { return to_watch_again_; }
-  [[nodiscard]] BaselineStore& baselines() { return *store_; }
   [[nodiscard]] Store& store() { return *store_; }
   /// Once per tick, after the pipeline's.
   void tick();
+  /// What a person should know, each once.
+  [[nodiscard]] std::vector<Error> take_events();
   void configure(const LimitsConfig& limits);
 
  private:
@@ -54,6 +59,7 @@ class SavedState {
   Parts parts_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<DurableJournal> durable_;  // before the store at the end
+  std::unique_ptr<BaselineKeeper> baselines_;
   std::vector<ProcessKey> to_watch_again_;
   uint64_t save_at_ns_ = 0;
 };

@@ -117,6 +117,58 @@ TEST_F(RestoreTest, OnceItIsOldItCountsAsNormal) {
   EXPECT_EQ(changed[0].resolution, kCountsAsNormal);
 }
 
+class RememberingTest : public RestoreTest {
+ protected:
+  RememberingTest() { remembers_ = true; }
+};
+
+TEST_F(RememberingTest, SilenceOfADetectorThatRemembersSaysThatItIsOver) {
+  restore({stood("a")});
+  EXPECT_THAT(run(115, {}), IsEmpty()) << "the evidence must build up anew first";
+  const auto changed = run(10, {});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_EQ(changed[0].id, "a");
+  EXPECT_EQ(changed[0].resolution, kBackToBaseline);
+}
+
+TEST_F(RememberingTest, SilenceCountsFromWhenItRemembers) {
+  remembers_ = false;
+  restore({stood("a")});
+  EXPECT_THAT(run(500, {}), IsEmpty());
+  remembers_ = true;
+  EXPECT_THAT(run(115, {}), IsEmpty());
+  remembers_ = false;  // it began anew
+  EXPECT_THAT(run(115, {}), IsEmpty());
+  remembers_ = true;
+  EXPECT_THAT(run(115, {}), IsEmpty());
+  EXPECT_THAT(run(10, {}), SizeIs(1));
+}
+
+TEST_F(RememberingTest, WhatTookLongToBeSeenMayTakeTwiceAsLongAgain) {
+  Alert slow = stood("a");
+  slow.onset_ns = slow.opened_ns - 200'000'000'000;
+  restore({slow});
+  EXPECT_THAT(run(395, {}), IsEmpty());
+  EXPECT_THAT(run(10, {}), SizeIs(1));
+}
+
+TEST_F(RememberingTest, WhileItTellsAnotherChangeItIsNotSilent) {
+  restore({stood("a")});
+  ASSERT_THAT(run(300, {composition({"main", "serve", "encode"})}), SizeIs(1)) << "the other one";
+  EXPECT_EQ(policy_->firing(), 2U);
+  EXPECT_EQ(policy_->find("a")->state, AlertState::kFiring);
+}
+
+TEST_F(RememberingTest, ASeenAgainOneGoesOnAndEndsAsOthersDo) {
+  restore({stood("a")});
+  EXPECT_THAT(run(60, {}), IsEmpty());
+  EXPECT_THAT(run(200, {composition({"main", "serve", "lookup"})}), IsEmpty());
+  const auto changed = run(20, {});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_EQ(changed[0].id, "a");
+  EXPECT_EQ(changed[0].resolution, kBackToBaseline);
+}
+
 TEST_F(RestoreTest, TheCooldownOutlivesTheDaemon) {
   restore({over("a", 100), over("b", 5000)});
   EXPECT_THAT(policy_->all(), SizeIs(2));

@@ -319,19 +319,28 @@ TEST_F(SuccessorTest, AnotherProgramInheritsNothing) {
 TEST_F(SuccessorTest, BaselinesSurviveTheDaemon) {
   starts(kRedis, kUsual);
   ASSERT_FALSE(watch(300));
-  detection_.keep_all();
+  EXPECT_FALSE(detection_.remembers(kRedis, ProbeKind::kOnCpu, "composition")) << "it has learned by itself";
+  for (const ProcessKey& process : detection_.watched()) detection_.keep(process);
+  detection_.keep(kNginx);  // nobody watches it
   Detection next{DetectionPolicy{}, DetectorSettings{}};
   ASSERT_FALSE(detection_.baselines().all().empty());
   for (const auto& [key, entry] : detection_.baselines().all()) next.baselines().put(key, entry.saved);
   detection_ = std::move(next);
   starts(kRedis, kChanged);
-  EXPECT_TRUE(watch(120));
+  ASSERT_FALSE(watch(10));
+  EXPECT_FALSE(detection_.remembers(kRedis, ProbeKind::kOnCpu, "composition")) << "its first ticks are not judged";
+  EXPECT_TRUE(watch(110));
+  EXPECT_TRUE(detection_.remembers(kRedis, ProbeKind::kOnCpu, "composition"));
+  EXPECT_FALSE(detection_.remembers(kRedis, ProbeKind::kOnCpu, "rate"));
+  EXPECT_FALSE(detection_.remembers(kRedis, ProbeKind::kBlocked, "composition"));
+  EXPECT_FALSE(detection_.remembers(kNginx, ProbeKind::kOnCpu, "composition"));
 }
 
 TEST_F(SuccessorTest, DamagedBaselinesAreLearnedAnew) {
   detection_.baselines().put({"/usr/bin/redis-server\n\nprogram", ProbeKind::kOnCpu, "composition"}, "no baseline");
   starts(kRedis, kUsual);
   EXPECT_FALSE(watch(120));
+  EXPECT_EQ(detection_.refused(), 1U);
   starts(kRedis, kChanged);
   EXPECT_TRUE(watch(60));
 }

@@ -27,9 +27,10 @@ class SavedStateTest : public StateTest {
     policy_.emplace(AlertPolicyOptions{}, clock_, random_alert_ids(),
                     AlertContext{[](const ProcessKey&) { return ProcessIdentity{}; },
                                  [](const ProcessKey&, ProbeKind) { return Losses{}; }});
+    detection_.emplace(DetectionPolicy{}, DetectorSettings{});
     journal_ = make_journal();
-    auto opened =
-        SavedState::open(directory_ + "/state", LimitsConfig{}, {clock_, *policy_, *journal_, Procfs(tree_.root())});
+    auto opened = SavedState::open(directory_ + "/state", LimitsConfig{},
+                                   {clock_, *policy_, *detection_, *journal_, Procfs(tree_.root())});
     if (!opened) throw std::runtime_error(opened.error().message());
     state_ = std::move(*opened);
     return *state_;
@@ -50,6 +51,7 @@ class SavedStateTest : public StateTest {
   FakeClock clock_;
   ProcTree tree_;
   std::optional<AlertPolicy> policy_;
+  std::optional<Detection> detection_;
   std::unique_ptr<JournalSink> journal_;
   std::unique_ptr<SavedState> state_;
 };
@@ -104,6 +106,28 @@ TEST_F(SavedStateTest, HowAnAlertStandsIsSavedEveryTenSeconds) {
   for (int i = 0; i < 10; ++i) tick();
   EXPECT_TRUE(state_->store().flush(10));
   EXPECT_GT(state_->store().status().written, written);
+}
+
+TEST_F(SavedStateTest, WhatWasLearnedIsWrittenAtTheEndAndReadAtTheStart) {
+  const Baselines::Key key{"redis", ProbeKind::kOnCpu, "composition"};
+  start();
+  detection_->baselines().put(key, "learned");
+  EXPECT_THAT(state_->take_events(), IsEmpty());
+  start();
+  EXPECT_EQ(detection_->baselines().get(key), "learned");
+  EXPECT_THAT(state_->take_events(), IsEmpty());
+}
+
+TEST_F(SavedStateTest, ABaselineThatCannotBeReadIsToldOnceAndTheRestIsThere) {
+  const Baselines::Key key{"redis", ProbeKind::kOnCpu, "composition"};
+  start();
+  detection_->baselines().put(key, "learned");
+  ASSERT_TRUE(state_->store().put(Baseline{"nginx", 1, 1, {std::byte{9}}}));
+  start();
+  EXPECT_EQ(detection_->baselines().get(key), "learned");
+  EXPECT_THAT(detection_->baselines().all(), SizeIs(1));
+  EXPECT_THAT(state_->take_events(), SizeIs(1));
+  EXPECT_THAT(state_->take_events(), IsEmpty());
 }
 
 TEST_F(SavedStateTest, ARowThatIsNoAlertIsPassedOver) {

@@ -11,6 +11,7 @@
 namespace stackwatch {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -74,10 +75,8 @@ TEST_F(StoreThreadTest, WithoutADirectoryItIsToldOnceAndDropsAreCounted) {
   EXPECT_FALSE(store->put_to_tell(alert("a"), [&](auto) { called = true; }));
   EXPECT_FALSE(called);
   EXPECT_EQ(store->status().dropped, 1U);
-  store->ask("redis.service");
-  const auto answers = store->take();
-  ASSERT_THAT(answers, SizeIs(1));
-  EXPECT_FALSE(answers[0].baseline);
+  EXPECT_FALSE(store->remove("redis.service"));
+  EXPECT_THAT(store->take_baselines(), IsEmpty());
 }
 
 TEST_F(StoreThreadTest, ADirectoryThatComesLaterIsUsed) {
@@ -149,16 +148,38 @@ TEST_F(StoreThreadTest, WhatIsQueuedAtTheEndIsWritten) {
   auto store = open();
   EXPECT_THAT(store->take_alerts(), SizeIs(200));
   EXPECT_THAT(store->take_alerts(), IsEmpty());
-  store->ask("redis.service");
-  store->ask("nginx.service");
-  std::vector<BaselineStore::Answer> answers;
-  ASSERT_TRUE(soon([&] {
-    for (auto& answer : store->take()) answers.push_back(std::move(answer));
-    return answers.size() == 2;
-  }));
-  ASSERT_TRUE(answers[0].baseline);
-  EXPECT_EQ(answers[0].baseline->version, 4);
-  EXPECT_FALSE(answers[1].baseline);
+  const auto baselines = store->take_baselines();
+  ASSERT_THAT(baselines, SizeIs(1));
+  EXPECT_EQ(baselines[0], (Baseline{"redis.service", 4, 1, {std::byte{9}}}));
+  EXPECT_THAT(store->take_baselines(), IsEmpty()) << "once";
+}
+
+TEST_F(StoreThreadTest, ARemovedBaselineIsNotThereAnyMore) {
+  {
+    auto store = open();
+    EXPECT_TRUE(store->put(Baseline{"redis.service", 4, 1, {std::byte{9}}}));
+    EXPECT_TRUE(store->put(Baseline{"nginx.service", 4, 2, {std::byte{8}}}));
+    EXPECT_TRUE(store->remove("redis.service"));
+    EXPECT_TRUE(store->remove("unknown"));
+  }
+  auto store = open();
+  const auto baselines = store->take_baselines();
+  ASSERT_THAT(baselines, SizeIs(1));
+  EXPECT_EQ(baselines[0].service, "nginx.service");
+}
+
+TEST_F(StoreThreadTest, AtTheStartTheNewestBaselinesAreReadUpToABound) {
+  {
+    auto store = open();
+    for (uint64_t i = 0; i < 10; ++i) {
+      EXPECT_TRUE(store->put(Baseline{"s" + std::to_string(i), 1, i, std::vector<std::byte>(100)}));
+    }
+  }
+  options_.baseline_bytes_at_start = 350;
+  auto store = open();
+  std::vector<std::string> services;
+  for (const Baseline& baseline : store->take_baselines()) services.push_back(baseline.service);
+  EXPECT_THAT(services, ElementsAre("s9", "s8", "s7"));
 }
 
 TEST_F(StoreThreadTest, AFullQueueDropsAndCounts) {
