@@ -83,8 +83,9 @@ int main(int argc, char** argv) {
   for (const auto& [why, count] : without) fmt::print("no table {}: {}\n", count, why);
   fmt::print("rows {}\nequal {}\n  by an expression, of which only the kind is compared {}\n", all.rows, all.equal,
              all.expressions);
-  fmt::print("  frame pointer not expressible, and said so {}\nnot expressible, and said so {}\ndifferent {}\n",
-             all.frame_lost, all.inexpressible, all.different);
+  fmt::print(
+      "  frame pointer undefined or not expressible, and said so {}\nnot expressible, and said so {}\ndifferent {}\n",
+      all.frame_lost, all.inexpressible, all.different);
   fmt::print("not compared: of code that the linker left out {}, of code told of twice {}\n", all.outside, all.covered);
   return all.different == 0 ? 0 : 1;
 }

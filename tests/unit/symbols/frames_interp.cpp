@@ -158,7 +158,8 @@ bool expressible_words(int64_t bytes) {
 bool frame_agrees(const Cell& theirs, const UnwindRule& ours) {
   static constexpr int64_t kMostWords = 0x3ff;
   switch (theirs.how) {
-    case Cell::How::kUnsaid:
+    case Cell::How::kUnsaid:  // kLost: DW_CFA_undefined, as rare as hand-written starts of threads
+      return ours.frame == FrameKind::kSame || ours.frame == FrameKind::kLost;
     case Cell::How::kSame:
       return ours.frame == FrameKind::kSame;
     case Cell::How::kOffset: {

@@ -75,10 +75,11 @@ struct Comparison {
   uint64_t equal = 0;          ///< the same rule all over the stretch
   uint64_t expressions = 0;    ///< of these: readelf does not print the expression; ours is one of a fitting kind
   uint64_t inexpressible = 0;  ///< the format cannot say it and ours says so (kUnknown)
-  uint64_t frame_lost = 0;  ///< of the equal ones: the format cannot say where the frame pointer is, and ours says so
-  uint64_t different = 0;   ///< all else: each is a bug
-  uint64_t outside = 0;     ///< not in the object's executable segments: code that the linker left out
-  uint64_t covered = 0;     ///< of entries whose code another entry has already
+  uint64_t frame_lost =
+      0;  ///< of the equal ones: the frame pointer is undefined, or where the format cannot say: ours says so
+  uint64_t different = 0;             ///< all else: each is a bug
+  uint64_t outside = 0;               ///< not in the object's executable segments: code that the linker left out
+  uint64_t covered = 0;               ///< of entries whose code another entry has already
   std::vector<std::string> examples;  ///< of what is different, the first ones
 
   Comparison& operator+=(const Comparison& other);
