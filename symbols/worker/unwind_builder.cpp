@@ -24,6 +24,9 @@ namespace {
 constexpr const char* kWhat = "build an unwind table";
 /// Between functions there are up to 63 bytes of padding, which is never run.
 constexpr uint64_t kMaxPaddingBytes = 64;
+/// libdw 0.188 reads on where a number at the end of a section has none (pointers to personality routines in LEB128):
+/// up to the first of these zeros.
+constexpr size_t kPaddingOfSection = 16;
 /// Sections looked at; files with more are made to be slow.
 constexpr size_t kMaxSections = 4096;
 
@@ -32,9 +35,10 @@ struct ElfCloser {
 };
 
 struct FrameSection {
-  std::vector<uint8_t> bytes;
+  std::vector<uint8_t> bytes;  ///< and kPaddingOfSection more
   uint64_t vaddr = 0;
   bool eh = false;
+  size_t size = 0;
 };
 
 /// The code of one entry; its rows are in a common vector.
@@ -95,7 +99,7 @@ class SectionReader {
     ident_[EI_DATA] = ELFDATA2LSB;
     data_.d_buf = const_cast<uint8_t*>(section.bytes.data());
     data_.d_type = ELF_T_BYTE;
-    data_.d_size = section.bytes.size();
+    data_.d_size = section.size;
     data_.d_version = EV_CURRENT;
   }
 
@@ -121,7 +125,13 @@ class SectionReader {
 void SectionReader::read() {
   Dwarf_Off at = 0;
   Dwarf_Off following = 0;
-  while (at < section_.bytes.size() && work_ > 0 && rows_.size() < kMaxUnwindRows) {
+  while (at < section_.size && work_ > 0 && rows_.size() < kMaxUnwindRows) {
+    static constexpr size_t kLengthBytes = 4;
+    if (section_.size - at < kLengthBytes) return;
+    if (std::all_of(&section_.bytes[at], &section_.bytes[at] + kLengthBytes, [](uint8_t byte) { return byte == 0; })) {
+      at += kLengthBytes;  // an end, after which linkers put more (Go's, that of a cgo program's C code)
+      continue;
+    }
     Dwarf_CFI_Entry entry;
     if (!next(at, following, entry) || following <= at) return;
     if (!dwarf_cfi_cie_p(&entry)) read_fde(entry.fde);
@@ -135,7 +145,7 @@ const Cie& SectionReader::cie_at(uint64_t offset) {
   Dwarf_CFI_Entry entry;
   Dwarf_Off following = 0;
   Cie cie;
-  if (offset < section_.bytes.size() && next(offset, following, entry) && dwarf_cfi_cie_p(&entry)) {
+  if (offset < section_.size && next(offset, following, entry) && dwarf_cfi_cie_p(&entry)) {
     cie = read_cie(entry.cie);
   }
   return cies_.emplace(offset, cie).first->second;
@@ -228,12 +238,31 @@ class Joiner {
   uint64_t covered_ = 0;
 };
 
-std::optional<FrameSection> read_section(const ElfObject& object, const GElf_Shdr& header, bool eh) {
-  if (header.sh_type == SHT_NOBITS || (header.sh_flags & SHF_COMPRESSED) != 0) return std::nullopt;
+/// What a packed section (Go's .debug_frame) unpacks to.
+bool unpack(Elf_Scn* scn, std::vector<uint8_t>& bytes) {
+  GElf_Chdr packed;
+  if (::gelf_getchdr(scn, &packed) == nullptr || packed.ch_size > kMaxFrameSectionBytes) return false;
+  if (::elf_compress(scn, 0, 0) < 0) return false;
+  const Elf_Data* const data = ::elf_getdata(scn, nullptr);
+  if (data == nullptr || data->d_buf == nullptr || data->d_size > kMaxFrameSectionBytes) return false;
+  const auto* const first = static_cast<const uint8_t*>(data->d_buf);
+  bytes.assign(first, first + data->d_size);
+  return true;
+}
+
+std::optional<FrameSection> read_section(const ElfObject& object, Elf_Scn* scn, const GElf_Shdr& header, bool eh) {
+  if (header.sh_type == SHT_NOBITS) return std::nullopt;
   if (header.sh_size == 0 || header.sh_size > kMaxFrameSectionBytes || header.sh_size > object.file_bytes()) return {};
-  FrameSection section{{}, header.sh_addr, eh};
-  section.bytes.resize(header.sh_size);
-  section.bytes.resize(read_at(object.file(), header.sh_offset, section.bytes.data(), section.bytes.size()));
+  FrameSection section{{}, header.sh_addr, eh, 0};
+  if ((header.sh_flags & SHF_COMPRESSED) != 0) {
+    if (!unpack(scn, section.bytes)) return std::nullopt;
+    section.size = section.bytes.size();
+  } else {
+    section.bytes.resize(header.sh_size);
+    section.size = read_at(object.file(), header.sh_offset, section.bytes.data(), section.bytes.size());
+  }
+  section.bytes.resize(section.size);
+  section.bytes.resize(section.size + kPaddingOfSection);
   return section;
 }
 
@@ -249,7 +278,7 @@ std::vector<FrameSection> read_sections(const ElfObject& object) {
     const char* const text = ::elf_strptr(elf.get(), names, header.sh_name);
     const std::string_view name = text != nullptr ? text : "";
     if (name != ".eh_frame" && name != ".debug_frame") continue;
-    auto section = read_section(object, header, name == ".eh_frame");
+    auto section = read_section(object, scn, header, name == ".eh_frame");
     if (section) sections.push_back(std::move(*section));
   }
   std::ranges::stable_sort(sections, [](const auto& a, const auto& b) { return a.eh && !b.eh; });

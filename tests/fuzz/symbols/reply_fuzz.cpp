@@ -11,6 +11,24 @@
 
 using namespace stackwatch::protocol;
 
+namespace {
+
+// The last piece of a table comes out of its writer as it went in; pieces before it have nothing but rows.
+void check_rows(const UnwindRows& rows) {
+  if (rows.table.segments.size() > stackwatch::kMaxUnwindSegments) std::abort();
+  const auto packets = encode_table(rows.sequence, rows.object, rows.table);
+  if (packets.size() != 1 || packets[0].size() > kMaxMessageBytes) std::abort();
+  const auto parsed = parse_reply(packets[0]);
+  const auto* const again = parsed ? std::get_if<UnwindRows>(&*parsed) : nullptr;
+  if (again == nullptr || !again->last || again->object != rows.object || again->sequence != rows.sequence ||
+      again->table.rows != rows.table.rows || again->table.segments != rows.table.segments ||
+      again->table.inexpressible != rows.table.inexpressible) {
+    std::abort();
+  }
+}
+
+}  // namespace
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span packet(reinterpret_cast<const std::byte*>(data), size);
   if (const auto request = parse_request(packet)) {
@@ -35,6 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
     }
   }
+  if (const auto* rows = std::get_if<UnwindRows>(&*reply)) check_rows(*rows);
   if (const auto* names = std::get_if<Names>(&*reply)) {
     size_t count = 0;
     for (const Bytes& again : encode(*names)) {
