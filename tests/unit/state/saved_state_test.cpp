@@ -78,6 +78,7 @@ TEST_F(SavedStateTest, OneWhoseProcessIsGoneIsResolvedWithTheReason) {
   ASSERT_THAT(changed, SizeIs(1));
   EXPECT_EQ(changed[0].state, AlertState::kResolved);
   EXPECT_EQ(changed[0].resolution, "the process ended while stackwatchd did not run");
+  EXPECT_TRUE(soon([&] { return untold(state_->store()) == 0; }));  // ended before that, it would be told again
   start();
   EXPECT_EQ(policy_->firing(), 0U);
   EXPECT_THAT(entries(), ElementsAre("standing firing", "standing resolved"));
