@@ -65,7 +65,7 @@ static void* (*load(void** library))(size_t) {
 
 /* Until SIGUSR1. */
 static void use_library(void) {
-  const struct timespec pause = {0, 1000000};
+  const struct timespec pause = {0, 50000000};
   void* library = NULL;
   void* (*take)(size_t) = load(&library);
   sigset_t set;
