@@ -281,6 +281,98 @@ TEST(MemoryLife, ATargetThatIsStoppedOrKilledDoesNoHarm) {
   EXPECT_NE(live.phase(ProcessKey{child.pid(), 10'000'000}), MemoryPhase::kCounting);
 }
 
+constexpr char kPlugin[] = "plugin_allocator.so";
+
+Child::Options with_plugin() { return {.stopped = false, .environment = {"PLUGIN=" + test_program(kPlugin)}}; }
+
+// Whether a stack was counted that goes through the code of the library as it is mapped now.
+bool counts_in_plugin(const Child& child, const Counted& counted) {
+  std::ifstream maps("/proc/" + std::to_string(child.pid()) + "/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(" r-xp ") == std::string::npos || !line.ends_with(kPlugin)) continue;
+    const uint64_t begin = std::stoull(line, nullptr, 16);
+    const uint64_t end = std::stoull(line.substr(line.find('-') + 1), nullptr, 16);
+    return std::ranges::any_of(counted.frames, [&](const auto& known) {
+      const auto& frames = known.second.user_frames;
+      return std::ranges::any_of(frames, [&](uint64_t at) { return at >= begin && at < end; });
+    });
+  }
+  return false;
+}
+
+size_t times(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+// Turns until the program has said something so many times, or has ended.
+bool said(LiveMemory& live, Child& child, const std::string& what, size_t count) {
+  for (double waited = 0; waited < kPatienceS; waited += 0.01) {
+    live.turn();
+    if (times(child.output(), what) >= count) return true;
+    if (!child.running()) return false;
+    pass(0.01);
+  }
+  return false;
+}
+
+// With the probes in it a library is unloaded and comes back 200 times, its process is stopped, let go of, and becomes
+// another program twice, while three threads are in the allocator all the time.
+TEST(MemoryLife, ARestlessTargetComesToNoHarm) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  Child child({test_program("restless"), "2"}, with_plugin());
+  ASSERT_TRUE(child.wait_for("loaded 0\n", kPatienceS)) << child.output();
+  auto probe = live.attach(child.key());
+  for (size_t image = 1; image <= 3; ++image) {
+    ASSERT_TRUE(said(live, child, "loaded 0\n", image)) << child.output();
+    Counted counted;
+    for (double waited = 0; waited < kPatienceS && !counts_in_plugin(child, counted); waited += 0.05) {
+      pass(0.05);
+      live.read_into(*probe, counted);
+    }
+    ASSERT_TRUE(counts_in_plugin(child, counted)) << "the probes are not in the library of image " << image;
+    if (image == 2) {
+      child.signal(SIGSTOP);
+      probe->detach();
+      live.control->wait_until_settled();
+      probe = live.attach(child.key());
+      child.signal(SIGCONT);
+    }
+    child.signal(SIGUSR1);
+    ASSERT_TRUE(said(live, child, "unloaded 200\n", image)) << child.output();
+  }
+  EXPECT_EQ(child.wait(), 0) << child.output();
+  EXPECT_THAT(child.output(), ::testing::HasSubstr("end 0\n"));
+}
+
+// At all moments of finding its functions and putting the probes in.
+TEST(MemoryLife, ATargetThatIsKilledWhileProbesArePutInDoesNoHarm) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  for (int round = 0; round < 12; ++round) {
+    Child child({test_program("restless"), "0"}, with_plugin());
+    ASSERT_TRUE(child.wait_for("loaded 0\n", kPatienceS)) << child.output();
+    auto probe = live.attach_only(child.key());
+    for (int turn = 0; turn < round * 2; ++turn) {
+      live.turn();
+      pass(0.005);
+    }
+    child.signal(SIGKILL);
+    EXPECT_EQ(child.wait(), 128 + SIGKILL);
+    live.turn();
+    counted_now(live, *probe);
+  }
+  live.control->wait_until_settled();
+  // The next one is counted as if nothing had been.
+  Child child({test_program("allocate_odd"), "nested"});
+  ASSERT_TRUE(child.wait_for("ready 0\n", kPatienceS));
+  auto probe = live.attach(child.key());
+  EXPECT_EQ(step(child, "nested"), 1000);
+  EXPECT_EQ(counted_now(live, *probe), 1000);
+}
+
 TEST(MemoryLife, OtherProcessesOfTheSameLibraryPayNothing) {
   STACKWATCH_REQUIRE_BPF();
   const double alone = ns_per_pair("0.5");
