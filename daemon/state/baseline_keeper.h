@@ -26,7 +26,7 @@ class BaselineKeeper {
   /// `composition` forgets with by default. Each round writes nearly all of it, since what runs goes on learning: some
   /// 5 kB for each service, which for a hundred services is 150 MB a day. (A clean end writes everything.)
   static constexpr double kRoundS = 300;
-  /// Processes saved in one tick: the largest baselines, of 1024 stacks and functions, take 0.3 ms each.
+  /// Processes saved in one tick: the largest baselines, of 1024 stacks and as many functions, take 0.5 ms each.
   static constexpr size_t kPerTick = 8;
   /// Services that it knows the store's bytes of: twice as many as the store has.
   static constexpr size_t kMaxWritten = 4096;

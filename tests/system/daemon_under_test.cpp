@@ -53,6 +53,10 @@ Answer run(const std::vector<std::string>& command) {
 DaemonUnderTest::DaemonUnderTest(const std::string& config, std::vector<std::string> environment)
     : environment_(std::move(environment)) {
   configure(config);
+  start();
+}
+
+void DaemonUnderTest::start() {
   process_ = std::make_unique<Child>(command(), Child::Options{.stopped = false, .environment = environment_});
 }
 
@@ -83,7 +87,7 @@ int DaemonUnderTest::stop() {
 void DaemonUnderTest::restart_after_kill() {
   process_->signal(SIGKILL);
   process_->wait();
-  process_ = std::make_unique<Child>(command(), Child::Options{.stopped = false, .environment = environment_});
+  start();
 }
 
 int bpf_programs_loaded() {

@@ -60,6 +60,8 @@ class DaemonUnderTest {
   [[nodiscard]] std::vector<std::string> command() const;
   /// SIGTERM; its exit code.
   int stop();
+  /// Another one on the same socket and state, after stop().
+  void start();
   /// SIGKILL, then another one on the same socket.
   void restart_after_kill();
 

@@ -121,6 +121,50 @@ TEST(State, WithoutAPlaceForItTheDaemonGoesOn) {
   EXPECT_TRUE(eventually(30, [&] { return daemon.ask({"status", "--json"}).json()["state"]["storing"].GetBool(); }));
 }
 
+std::string alert_of(const DaemonUnderTest& daemon, pid_t pid) {
+  const auto document = daemon.ask({"alerts", "--json", "--state", "firing"}).json();
+  for (const auto& alert : document["alerts"].GetArray()) {
+    if (alert["process"]["pid"].GetInt() == pid) return alert["frame"].GetString();
+  }
+  return "";
+}
+
+// Two daemons learn how a process spends its time. Both are restarted, one without what it had stored, and while they
+// are away look_up_key grows from 10 to 30 %. Who has no past but the present sees no change in it.
+TEST(State, WhatWasLearnedIsKnownAfterARestart) {
+  STACKWATCH_REQUIRE_BPF();
+  constexpr double kOnsetS = 75;
+  const auto begun = std::chrono::steady_clock::now();
+  const auto wait_until = [begun](double at_s) {
+    const auto rest = begun + std::chrono::duration<double>(at_s) - std::chrono::steady_clock::now();
+    if (rest.count() > 0) usleep(static_cast<useconds_t>(1e6 * std::chrono::duration<double>(rest).count()));
+  };
+  const std::string onset = std::to_string(kOnsetS);
+  Child changer({test_program("changer"), "--case", "grow20", "--load", "0.5", "--onset-min", onset, "--onset-max",
+                 onset, "--duration", "270"});
+  const std::string config = std::string(kQuiet) + "[detectors.composition]\nlearn = \"30s\"\n[[watch]]\npid = " +
+                             std::to_string(changer.pid()) + "\n";
+  DaemonUnderTest remembering(config);
+  DaemonUnderTest forgetting(config);
+  ASSERT_TRUE(remembering.ready()) << remembering.process().output();
+  ASSERT_TRUE(forgetting.ready()) << forgetting.process().output();
+  wait_until(kOnsetS - 5);
+  EXPECT_EQ(remembering.stop(), 0);
+  EXPECT_EQ(forgetting.stop(), 0);
+  ASSERT_TRUE(std::filesystem::remove(forgetting.directory().path() + "/state/" + StateFile::kFileName));
+  wait_until(kOnsetS + 1);
+  remembering.start();
+  forgetting.start();
+  ASSERT_TRUE(remembering.ready()) << remembering.process().output();
+  ASSERT_TRUE(forgetting.ready()) << forgetting.process().output();
+  EXPECT_TRUE(eventually(130, [&] { return alert_of(remembering, changer.pid()) == "look_up_key"; }))
+      << remembering.ask({"alerts", "--json"}).output << remembering.process().output();
+  usleep(10'000'000);  // as much again as the persistence of a finding
+  EXPECT_EQ(alert_of(forgetting, changer.pid()), "") << forgetting.ask({"alerts", "--json"}).output;
+  EXPECT_EQ(remembering.stop(), 0);
+  EXPECT_EQ(forgetting.stop(), 0);
+}
+
 UniqueFd connect_to(const std::string& path) {
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   sockaddr_un address{};
