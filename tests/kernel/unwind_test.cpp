@@ -1,29 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include <string>
-
-#include "daemon/unwinding.h"
 #include "tests/kernel/support/child.h"
 #include "tests/kernel/support/require.h"
-#include "tests/kernel/support/sampling.h"
+#include "tests/kernel/support/unwinding.h"
 
 namespace stackwatch {
 namespace {
-
-struct UnwindingEngines {
-  UnwindingEngines() {
-    auto made = Unwinding::create(clock);
-    if (!made) throw std::runtime_error(made.error().message());
-    unwinding = *made;
-    auto counter = make_on_cpu_engine(clock, {}, unwinding->maps());
-    if (!counter) throw std::runtime_error(counter.error().message());
-    engine = make_unwinding_engine(clock, std::move(*counter), unwinding);
-  }
-  SystemClock clock;
-  std::shared_ptr<Unwinding> unwinding;
-  std::unique_ptr<ProbeEngine> engine;
-};
 
 // libc has no frame pointers: from main to _start only tables lead. Without them each stack would count as incomplete.
 TEST(Unwind, StacksReachTheStartOfTheirThread) {
