@@ -23,6 +23,7 @@ struct DurableJournal::State : std::enable_shared_from_this<State> {
   std::function<void(int64_t)> mark_told;  // outlives the store
   std::map<uint64_t, Waiting> waiting;     // for the disk, in order; bounded by the store's queue
   std::set<int64_t> on_the_way;            // sequences that the journal has and has not written
+  std::set<int64_t> told;                  // written, and perhaps in the outbox until the store comes to it
   uint64_t tickets = 0;
 
   void stored(uint64_t ticket, std::optional<int64_t> sequence);
@@ -49,8 +50,10 @@ void DurableJournal::State::stored(uint64_t ticket, std::optional<int64_t> seque
 void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
   const std::lock_guard lock(mutex);
   if (journal == nullptr) return;
+  std::set<int64_t> still_there;
   for (const OutboxRow& row : rows) {
-    if (on_the_way.contains(row.sequence)) continue;
+    if (told.contains(row.sequence)) still_there.insert(row.sequence);
+    if (told.contains(row.sequence) || on_the_way.contains(row.sequence)) continue;
     auto alert = alert_from_json(row.alert.evidence);
     if (alert) {
       alert->process.key = row.alert.process;
@@ -59,6 +62,7 @@ void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
       mark_told(row.sequence);  // nobody will ever be able to tell it
     }
   }
+  told = std::move(still_there);
 }
 
 // With the mutex held.
@@ -72,6 +76,7 @@ void DurableJournal::State::written(int64_t sequence, bool sent) {
   {
     const std::lock_guard lock(mutex);
     on_the_way.erase(sequence);
+    if (sent) told.insert(sequence);
   }
   if (sent) mark_told(sequence);
 }
