@@ -31,6 +31,7 @@ class StackEngine : public ProbeEngine {
 
   [[nodiscard]] std::span<const ProbeKind> kinds() const override { return kinds_; }
   [[nodiscard]] std::unique_ptr<Probe> make_probe(ProbeKind kind) override;
+  [[nodiscard]] Result<void> prepare() override { return ensure_loaded(); }
   [[nodiscard]] int poll_fd() const override { return epoll_.get(); }
   void drain() override;
   [[nodiscard]] Result<void> collect() override;

@@ -61,6 +61,9 @@ class ProbeEngine {
   virtual ~ProbeEngine() = default;
   /// What it counts: one kind, or several that one program tells apart.
   [[nodiscard]] virtual std::span<const ProbeKind> kinds() const = 0;
+  /// Loads its program, which takes up to some 100 ms and else happens at the first attach: for whoever knows that
+  /// there will be one and has the time now. Errors: as those of attach().
+  [[nodiscard]] virtual Result<void> prepare() { return {}; }
   /// `kind` is one of kinds().
   [[nodiscard]] virtual std::unique_ptr<Probe> make_probe(ProbeKind kind) = 0;
   /// Readable when frames of new stacks wait: the loop then calls drain(), so that the kernel's buffer does not fill up

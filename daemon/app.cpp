@@ -62,6 +62,7 @@ class App {
 
  private:
   Result<void> make_engines();
+  void prepare_engines();
   [[nodiscard]] std::vector<ProbeEngine*> engines() const;
   Result<void> start_control();
   Result<void> start_sinks();
@@ -146,6 +147,7 @@ Result<void> App::start() {
   if (!census_problem.empty()) daemon_->warn(census_problem);
   daemon_->warn_about(config_);
   if (auto sinks = start_sinks(); !sinks) return sinks;
+  prepare_engines();
   return start_loop();
 }
 
@@ -171,6 +173,19 @@ Result<void> App::make_engines() {
   memory_ = memory->get();
   engines_.push_back(std::move(*memory));
   return {};
+}
+
+// What the rules ask for is loaded before the loop runs, which it would hold up for 150 ms and more at the first
+// attach. Where it fails nobody may ever need it; whoever does is told then.
+void App::prepare_engines() {
+  for (ProbeEngine* engine : engines()) {
+    const auto counts = [&](ProbeKind kind) {
+      return std::ranges::find(engine->kinds(), kind) != engine->kinds().end();
+    };
+    const bool wanted = std::ranges::any_of(
+        config_.watch, [&](const WatchRule& rule) { return std::ranges::any_of(rule.probes, counts); });
+    if (wanted) static_cast<void>(engine->prepare());
+  }
 }
 
 std::vector<ProbeEngine*> App::engines() const {

@@ -23,6 +23,7 @@ class Engine final : public MemoryProbeEngine {
   [[nodiscard]] std::unique_ptr<Probe> make_probe(ProbeKind kind) override {
     return std::make_unique<FoundProbe>(*finder_, counter_.engine->make_probe(kind));
   }
+  [[nodiscard]] Result<void> prepare() override { return counter_.engine->prepare(); }
   [[nodiscard]] int poll_fd() const override { return epoll_.get(); }
   void drain() override {
     finder_->dispatch();

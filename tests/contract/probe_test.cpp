@@ -85,6 +85,15 @@ TEST_P(ProbeContract, ReadingAProbeThatIsNotAttachedFails) {
   EXPECT_FALSE(probe->read());
 }
 
+TEST_P(ProbeContract, PreparingMayBeRepeatedAndAttachesNobody) {
+  ASSERT_TRUE(engine_->prepare());
+  ASSERT_TRUE(engine_->prepare());
+  const auto probe = engine_->make_probe(engine_->kinds().front());
+  EXPECT_FALSE(probe->read());
+  ASSERT_TRUE(probe->attach(process_, {}));
+  EXPECT_TRUE(probe->read());
+}
+
 TEST_P(ProbeContract, AttachingTwiceFails) {
   const auto probe = engine_->make_probe(engine_->kinds().front());
   ASSERT_TRUE(probe->attach(process_, {}));
