@@ -191,6 +191,7 @@ enum unwind_kind {
   kRuleFrameDeref,
   kRulePlt,
   kRuleSignal,
+  kRuleStackDerefNext,
   kRuleUnknown,
 };
 enum frame_kind {

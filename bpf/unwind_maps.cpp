@@ -20,6 +20,7 @@ constexpr const char* kWhat = "make the maps for unwinding";
 constexpr uint64_t kMapOverheadBytes = 512;
 
 static_assert(static_cast<int>(UnwindKind::kUnknown) == abi::kRuleUnknown);
+static_assert(static_cast<int>(UnwindKind::kStackDerefNext) == abi::kRuleStackDerefNext);
 static_assert(static_cast<int>(UnwindKind::kPlt) == abi::kRulePlt);
 static_assert(static_cast<int>(FrameKind::kAt) == abi::kFrameAt);
 static_assert(static_cast<int>(UnwindMapping::Kind::kPending) == abi::kUnwindPending);

@@ -218,8 +218,9 @@ static __always_inline int step_by_rule(struct user_walk* walk, __u32 rule) {
     cfa = walk->regs.sp + sizeof(__u64);
     if ((__s64)(walk->regs.ip & 15) >= words) cfa += sizeof(__u64);
   }
-  if (kind == kRuleStackDeref || kind == kRuleFrameDeref) {
+  if (kind == kRuleStackDeref || kind == kRuleFrameDeref || kind == kRuleStackDerefNext) {
     if (!read_word(walk, cfa, &cfa)) return 0;
+    cfa += sizeof(__u64) * (kind == kRuleStackDerefNext);
   }
   if (cfa <= walk->regs.sp) return 0; /* a stack only goes up */
   __u64 fp = walk->regs.fp;

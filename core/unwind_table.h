@@ -11,15 +11,16 @@ namespace stackwatch {
 /// and its frame pointer. The return address lies just below the CFA. In 32 bits, as the kernel side reads it:
 /// kind (4), frame pointer's kind (2), its place below the CFA in words (10), CFA offset in words (16, signed).
 enum class UnwindKind : uint8_t {
-  kNone,        ///< no call-frame information: frame pointers, where they look like ones
-  kEnd,         ///< the thread starts here
-  kStack,       ///< CFA = stack pointer + offset
-  kFrame,       ///< CFA = frame pointer + offset
-  kStackDeref,  ///< CFA = value at (stack pointer + offset)
-  kFrameDeref,  ///< CFA = value at (frame pointer + offset)
-  kPlt,         ///< CFA = stack pointer + 8, and 8 more from byte `offset` of each 16 bytes of code on
-  kSignal,      ///< a signal handler's return: the registers of the interrupted code are on the stack, at `offset`
-  kUnknown,     ///< there is information that this format cannot express: the stack is cut here, counted
+  kNone,            ///< no call-frame information: frame pointers, where they look like ones
+  kEnd,             ///< the thread starts here
+  kStack,           ///< CFA = stack pointer + offset
+  kFrame,           ///< CFA = frame pointer + offset
+  kStackDeref,      ///< CFA = value at (stack pointer + offset)
+  kFrameDeref,      ///< CFA = value at (frame pointer + offset)
+  kPlt,             ///< CFA = stack pointer + 8, and 8 more from byte `offset` of each 16 bytes of code on
+  kSignal,          ///< a signal handler's return: the registers of the interrupted code are on the stack, at `offset`
+  kStackDerefNext,  ///< CFA = value at (stack pointer + offset) + 8, as OpenSSL's assembler aligns its stack
+  kUnknown,         ///< there is information that this format cannot express: the stack is cut here, counted
 };
 enum class FrameKind : uint8_t {
   kSame,   ///< still the caller's

@@ -35,11 +35,12 @@ struct State {
   SavedRegister ip;
 };
 
-/// `register + offset`, then perhaps a dereference.
+/// `register + offset`, then perhaps a dereference, and then perhaps something more.
 struct Address {
   uint64_t base = 0;
   int64_t offset = 0;
   bool deref = false;
+  uint64_t then_plus = 0;  ///< where `deref`
 };
 
 std::optional<Address> parse_address(std::span<const uint8_t> expression) {
@@ -58,6 +59,10 @@ std::optional<Address> parse_address(std::span<const uint8_t> expression) {
     return std::nullopt;
   }
   address.deref = true;
+  if (!reader.done()) {
+    if (reader.fixed(1) != DW_OP_plus_uconst) return std::nullopt;
+    address.then_plus = reader.uleb();
+  }
   if (!reader.done() || reader.failed()) return std::nullopt;
   return address;
 }
@@ -96,6 +101,10 @@ bool express_cfa(const State& state, UnwindRule& rule) {
   const auto address = parse_address(*state.cfa_expression);
   if (!address || (address->base != kStackPointer && address->base != kFramePointer)) return false;
   const bool stack = address->base == kStackPointer;
+  if (address->then_plus != 0) {
+    rule.kind = UnwindKind::kStackDerefNext;
+    return stack && address->then_plus == kWord && set_words(address->offset, rule);
+  }
   rule.kind = address->deref ? (stack ? UnwindKind::kStackDeref : UnwindKind::kFrameDeref)
                              : (stack ? UnwindKind::kStack : UnwindKind::kFrame);
   return set_words(address->offset, rule);
@@ -128,7 +137,7 @@ bool express_signal(const State& state, UnwindRule& rule) {
   const auto sp = parse_address(*state.cfa_expression);
   const auto ip = parse_address(state.ip.expression);
   const auto fp = parse_address(state.frame.expression);
-  if (!sp || !ip || !fp || !sp->deref || ip->deref || fp->deref) return false;
+  if (!sp || !ip || !fp || !sp->deref || sp->then_plus != 0 || ip->deref || fp->deref) return false;
   if (sp->base != kStackPointer || ip->base != kStackPointer || fp->base != kStackPointer) return false;
   const int64_t base = sp->offset - kSp;
   if (ip->offset - kIp != base || fp->offset - kFp != base) return false;

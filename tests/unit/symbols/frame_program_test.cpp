@@ -75,6 +75,18 @@ TEST(FrameProgram, ThePltExpression) {
   EXPECT_EQ(ran.rows[0].rule, (UnwindRule{UnwindKind::kPlt, FrameKind::kSame, 0, 10}));
 }
 
+// As OpenSSL's assembler keeps the stack pointer that it had, below 8 bytes of return address.
+TEST(FrameProgram, AWordBehindWhatTheStackSays) {
+  const Ran ran = run({DW_CFA_def_cfa_expression, 5, DW_OP_breg7, 40, DW_OP_deref, DW_OP_plus_uconst, 8});
+  ASSERT_EQ(ran.rows.size(), 1U);
+  EXPECT_EQ(ran.rows[0].rule, (UnwindRule{UnwindKind::kStackDerefNext, FrameKind::kSame, 0, 5}));
+  for (const Bytes& other : {Bytes{DW_CFA_def_cfa_expression, 5, DW_OP_breg7, 40, DW_OP_deref, DW_OP_plus_uconst, 16},
+                             Bytes{DW_CFA_def_cfa_expression, 5, DW_OP_breg6, 40, DW_OP_deref, DW_OP_plus_uconst, 8},
+                             Bytes{DW_CFA_def_cfa_expression, 4, DW_OP_breg7, 40, DW_OP_deref, DW_OP_lit0}}) {
+    EXPECT_EQ(run(other).rows.at(0).rule.kind, UnwindKind::kUnknown);
+  }
+}
+
 TEST(FrameProgram, WhatCannotBeExpressedIsUnknownAndNotGuessed) {
   EXPECT_EQ(run({DW_CFA_def_cfa_register, 3}).rows[0].rule.kind, UnwindKind::kUnknown) << "rbx";
   EXPECT_EQ(run({DW_CFA_def_cfa_offset, 0x80, 0x80, 0x80, 0x08}).rows[0].rule.kind, UnwindKind::kUnknown) << "16 MB";

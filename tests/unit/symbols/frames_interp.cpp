@@ -181,10 +181,10 @@ Verdict judge_expression(const Rule& theirs, const UnwindRule& ours) {
     const bool fits = ours.kind == UnwindKind::kSignal && theirs.frame.how == Cell::How::kExpression;
     return fits ? Verdict::kExpression : Verdict::kDifferent;
   }
-  const bool fits =
-      theirs.ip.how == Cell::How::kOffset && theirs.ip.offset == -kWord &&
-      (ours.kind == UnwindKind::kPlt || ours.kind == UnwindKind::kStack || ours.kind == UnwindKind::kFrame ||
-       ours.kind == UnwindKind::kStackDeref || ours.kind == UnwindKind::kFrameDeref);
+  const bool fits = theirs.ip.how == Cell::How::kOffset && theirs.ip.offset == -kWord &&
+                    (ours.kind == UnwindKind::kPlt || ours.kind == UnwindKind::kStack ||
+                     ours.kind == UnwindKind::kFrame || ours.kind == UnwindKind::kStackDeref ||
+                     ours.kind == UnwindKind::kStackDerefNext || ours.kind == UnwindKind::kFrameDeref);
   return fits && frame_agrees(theirs.frame, ours) ? Verdict::kExpression : Verdict::kDifferent;
 }
 
