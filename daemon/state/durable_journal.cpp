@@ -10,6 +10,12 @@
 #include "daemon/state/alert_from_json.h"
 
 namespace stackwatch {
+namespace {
+
+/// Told between two looks into the outbox, which is 30 s; of more, some may be told twice, with the same id.
+constexpr size_t kMaxTold = 1000;
+
+}  // namespace
 
 /// What the loop's, the store's and the journal's thread share; outlives whichever ends first.
 struct DurableJournal::State : std::enable_shared_from_this<State> {
@@ -23,7 +29,7 @@ struct DurableJournal::State : std::enable_shared_from_this<State> {
   std::function<void(int64_t)> mark_told;  // outlives the store
   std::map<uint64_t, Waiting> waiting;     // for the disk, in order; bounded by the store's queue
   std::set<int64_t> on_the_way;            // sequences that the journal has and has not written
-  std::set<int64_t> told;                  // written, and perhaps in the outbox until the store comes to it
+  std::set<int64_t> told;                  // since the outbox was last read: those rows may still have them
   uint64_t tickets = 0;
 
   void stored(uint64_t ticket, std::optional<int64_t> sequence);
@@ -50,10 +56,8 @@ void DurableJournal::State::stored(uint64_t ticket, std::optional<int64_t> seque
 void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
   const std::lock_guard lock(mutex);
   if (journal == nullptr) return;
-  std::set<int64_t> still_there;
   for (const OutboxRow& row : rows) {
-    if (told.contains(row.sequence)) still_there.insert(row.sequence);
-    if (told.contains(row.sequence) || on_the_way.contains(row.sequence)) continue;
+    if (on_the_way.contains(row.sequence) || told.contains(row.sequence)) continue;
     auto alert = alert_from_json(row.alert.evidence);
     if (alert) {
       alert->process.key = row.alert.process;
@@ -62,7 +66,7 @@ void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
       mark_told(row.sequence);  // nobody will ever be able to tell it
     }
   }
-  told = std::move(still_there);
+  told.clear();  // their marks are before the next look
 }
 
 // With the mutex held.
@@ -76,6 +80,7 @@ void DurableJournal::State::written(int64_t sequence, bool sent) {
   {
     const std::lock_guard lock(mutex);
     on_the_way.erase(sequence);
+    if (told.size() >= kMaxTold) told.clear();
     if (sent) told.insert(sequence);
   }
   if (sent) mark_told(sequence);
