@@ -27,7 +27,7 @@ AlertPolicyOptions alert_policy_options(const Config& config) {
   const DetectorSettings detectors = detector_settings(config);
   options.adopt_after_s =
       std::min({detectors.composition.adopt_after_s, detectors.rate.adopt_after_s, detectors.wait.adopt_after_s,
-                detectors.subspace.adopt_after_s, detectors.peers.adopt_after_s});
+                detectors.novelty.adopt_after_s, detectors.subspace.adopt_after_s, detectors.peers.adopt_after_s});
   return options;
 }
 

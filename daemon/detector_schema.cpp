@@ -55,6 +55,14 @@ constexpr std::array kLeak = {
     Key<LeakSettings>{"min_growth_mb", Kind::kNumber, &LeakSettings::min_growth_mb, 0.001, 1e6},
     Key<LeakSettings>{"min_relative", Kind::kNumber, &LeakSettings::min_relative, 0, 100},
 };
+constexpr std::array kNovelty = {
+    Key<NoveltySettings>{"learn", Kind::kDuration, &NoveltySettings::learn_s, 120, 86400},
+    Key<NoveltySettings>{"quarantine", Kind::kDuration, &NoveltySettings::quarantine_s, 30, 240},
+    Key<NoveltySettings>{"memory", Kind::kDuration, &NoveltySettings::memory_s, 300, 2592000},
+    Key<NoveltySettings>{"persistence", Kind::kDuration, &NoveltySettings::persistence_s, 0, 240},
+    Key<NoveltySettings>{"adopt_after", Kind::kDuration, &NoveltySettings::adopt_after_s, 60, 2592000},
+    Key<NoveltySettings>{"min_relative_change", Kind::kNumber, &NoveltySettings::min_relative_change, 0, 100},
+};
 constexpr std::array kSubspace = {
     Key<SubspaceSettings>{"learn", Kind::kDuration, &SubspaceSettings::learn_s, 60, 86400},
     Key<SubspaceSettings>{"memory", Kind::kDuration, &SubspaceSettings::memory_s, 300, 2592000},
@@ -112,6 +120,7 @@ std::vector<DetectorSchema> detector_schemas() {
                                          schema_of("rate", kRate),
                                          schema_of("wait", kWait),
                                          schema_of("leak", kLeak),
+                                         schema_of("novelty", kNovelty),
                                          schema_of("subspace", kSubspace),
                                          schema_of("peers", kPeers)};
   for (DetectorSchema& schema : schemas) {
@@ -130,6 +139,7 @@ DetectorSettings detector_settings(const Config& config) {
   apply(config, "rate", kRate, settings.rate);
   apply(config, "wait", kWait, settings.wait);
   apply(config, "leak", kLeak, settings.leak);
+  apply(config, "novelty", kNovelty, settings.novelty);
   apply(config, "subspace", kSubspace, settings.subspace);
   apply(config, "peers", kPeers, settings.peers);
   for (const IntegerKey& key : kIntegers) {

@@ -5,6 +5,7 @@
 
 #include "detectors/composition.h"
 #include "detectors/leak.h"
+#include "detectors/novelty.h"
 #include "detectors/peers.h"
 #include "detectors/rate.h"
 #include "detectors/subspace.h"
@@ -50,6 +51,11 @@ void make_leak(ProbeKind probe, const DetectionPolicy& policy, const DetectorSet
   if (s.leak.enabled && wanted) out.push_back(std::make_unique<LeakDetector>(probe, policy, s.leak));
 }
 
+void make_novelty(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
+  const bool wanted = probe == ProbeKind::kOnCpu || probe == ProbeKind::kPageFault;
+  if (s.novelty.enabled && wanted) out.push_back(std::make_unique<NoveltyDetector>(policy, s.novelty));
+}
+
 void make_subspace(ProbeKind probe, const DetectionPolicy& policy, const DetectorSettings& s, Detectors& out) {
   if (s.subspace.enabled && probe == ProbeKind::kOnCpu) {
     out.push_back(std::make_unique<SubspaceDetector>(policy, s.subspace));
@@ -60,11 +66,12 @@ void make_subspace(ProbeKind probe, const DetectionPolicy& policy, const Detecto
 void make_peers(ProbeKind /*probe*/, const DetectionPolicy& /*policy*/, const DetectorSettings& /*s*/,
                 Detectors& /*out*/) {}
 
-constexpr std::array<Row, 6> kTable{{
+constexpr std::array<Row, 7> kTable{{
     {CompositionDetector::kName, make_composition},
     {RateDetector::kName, make_rate},
     {WaitDetector::kName, make_wait},
     {LeakDetector::kName, make_leak},
+    {NoveltyDetector::kName, make_novelty},
     {SubspaceDetector::kName, make_subspace},
     {PeersDetector::kName, make_peers},
 }};

@@ -58,6 +58,16 @@ Result<void> validate_others(const DetectorSettings& settings) {
                         .key("max_streams", l.max_streams, 16, 8192)
                         .result();
   if (!leak) return leak;
+  const NoveltySettings& n = settings.novelty;
+  const auto novelty = RangeCheck("novelty")
+                           .key("learn", n.learn_s, 120, 86400)
+                           .key("quarantine", n.quarantine_s, 30, 240)
+                           .key("memory", n.memory_s, 300, kMonthS)
+                           .key("persistence", n.persistence_s, 0, 240)
+                           .key("adopt_after", n.adopt_after_s, 60, kMonthS)
+                           .key("min_relative_change", n.min_relative_change, 0, 100)
+                           .result();
+  if (!novelty) return novelty;
   const SubspaceSettings& s = settings.subspace;
   const auto subspace = RangeCheck("subspace")
                             .key("learn", s.learn_s, 60, 86400)

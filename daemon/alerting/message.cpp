@@ -46,7 +46,11 @@ std::string_view whole_of(ProbeKind probe) {
 /// What a value and its unit are about: "4.3 %" of its CPU time, "0.93 cores" of CPU time, "2.00 threads waiting" for a
 /// CPU. Begins with a space where there is anything to say.
 std::string measured(const Alert& alert) {
-  if (is_share(alert.unit_of_measure)) return fmt::format(" of its {}", whole_of(alert.probe));
+  if (is_share(alert.unit_of_measure)) {
+    const size_t where = alert.unit_of_measure.find(" in ");  // "share of samples in new stacks"
+    const std::string part = where == std::string::npos ? "" : printable(alert.unit_of_measure.substr(where), kMaxWord);
+    return fmt::format(" of its {}{}", whole_of(alert.probe), part);
+  }
   switch (alert.probe) {
     case ProbeKind::kOnCpu:
       return " of CPU time";
@@ -85,7 +89,12 @@ std::string now_and_before(const Alert& alert, std::string_view verb) {
                      bare_value_of(alert, alert.before));
 }
 
+/// A function that novelty names never ran before: there is no "was".
+bool is_new(const Alert& alert) { return alert.detector == "novelty" && !alert.frame.empty() && alert.before == 0; }
+
 std::string statement(const Alert& alert, const std::string& subject, const std::string& since) {
+  if (alert.state != AlertState::kResolved && is_new(alert))
+    return fmt::format("{}takes {}{}, new since {}", subject, value_of(alert, alert.after), measured(alert), since);
   if (alert.state != AlertState::kResolved)
     return fmt::format("{}{}, since {}", subject, now_and_before(alert, verb_of(alert).now), since);
   if (alert.resolution == kBackToBaseline || alert.resolution.empty())

@@ -24,6 +24,17 @@ TEST_F(PolicyTest, RateAndCompositionOfOneEventAreOneAlertThatNamesTheFunction) 
   EXPECT_DOUBLE_EQ(changed[0].contributors[0].after, 0.93);
 }
 
+TEST_F(PolicyTest, NoveltyAndCompositionOfOneEventAreOneAlert) {
+  Finding fresh = composition({"main", "serve", "lookup"}, 0, 0.2);
+  fresh.detector = "novelty";
+  ASSERT_THAT(run(8, {composition({"main", "serve", "lookup", "compare"}), fresh}), SizeIs(1));
+  Finding spread = rate(0.001, 0.2);
+  spread.detector = "novelty";
+  spread.unit_of_measure = "share of samples in new stacks";
+  EXPECT_THAT(run(8, {composition({"main", "serve", "lookup", "compare"}), spread}), SizeIs(0));
+  EXPECT_THAT(policy_->all(), SizeIs(1));
+}
+
 TEST_F(PolicyTest, RateThatBeganAtAnotherTimeIsAnAlertOfItsOwn) {
   EXPECT_THAT(run(30, {rate(0.31, 0.93, onset_s_ - 31), composition({"main", "lookup"})}), SizeIs(2));
 }

@@ -74,6 +74,19 @@ TEST_F(MessageTest, SaysHowMuchTheWholeProcessUses) {
             "redis-server[4711]: uses 0.93 cores of CPU time, was 0.31, since 12:03:20 (rate)");
 }
 
+TEST_F(MessageTest, SaysNewSinceOfCodeThatNeverRan) {
+  Alert alert = sample_alert();
+  alert.detector = "novelty";
+  alert.before = 0;
+  EXPECT_EQ(message_of(alert),
+            "redis-server[4711]: dictFind takes 4.3 % of its CPU time, new since 12:03:20 (novelty)");
+  alert.frame.clear();
+  alert.before = 0.011;
+  alert.unit_of_measure = "share of samples in new stacks";
+  EXPECT_EQ(message_of(alert),
+            "redis-server[4711]: uses 4.3 % of its CPU time in new stacks, was 1.1 %, since 12:03:20 (novelty)");
+}
+
 TEST_F(MessageTest, SaysWhyItIsOver) {
   Alert alert = sample_alert();
   alert.state = AlertState::kResolved;

@@ -19,6 +19,7 @@ std::vector<DetectorSchema> schemas() {
   const RateSettings rate;
   const WaitSettings wait;
   const LeakSettings leak;
+  const NoveltySettings novelty;
   const SubspaceSettings subspace;
   const PeersSettings peers;
   return {{"composition",
@@ -58,6 +59,14 @@ std::vector<DetectorSchema> schemas() {
             {"min_growth_mb", Kind::kNumber, leak.min_growth_mb, 0.001, 1e6},
             {"min_relative", Kind::kNumber, leak.min_relative, 0, 100},
             {"max_streams", Kind::kInteger, static_cast<double>(leak.max_streams), 16, 8192}}},
+          {"novelty",
+           novelty.enabled,
+           {{"learn", Kind::kDuration, novelty.learn_s, 120, 86400},
+            {"quarantine", Kind::kDuration, novelty.quarantine_s, 30, 240},
+            {"memory", Kind::kDuration, novelty.memory_s, 300, 2592000},
+            {"persistence", Kind::kDuration, novelty.persistence_s, 0, 240},
+            {"adopt_after", Kind::kDuration, novelty.adopt_after_s, 60, 2592000},
+            {"min_relative_change", Kind::kNumber, novelty.min_relative_change, 0, 100}}},
           {"subspace",
            subspace.enabled,
            {{"learn", Kind::kDuration, subspace.learn_s, 60, 86400},

@@ -83,22 +83,25 @@ TEST(DetectorSchema, NoSettingIsLeftOut) {
   [[maybe_unused]] const auto [rate_enabled, r1, r2, r3, r4, r5, r6, r7, r8] = RateSettings{};
   [[maybe_unused]] const auto [wait_enabled, w1, w2, w3, w4, w5, w6, w7, w8] = WaitSettings{};
   [[maybe_unused]] const auto [leak_enabled, l1, l2, l3, l4, l5] = LeakSettings{};
+  [[maybe_unused]] const auto [novelty_enabled, n1, n2, n3, n4, n5, n6] = NoveltySettings{};
   [[maybe_unused]] const auto [subspace_enabled, s1, s2, s3, s4, s5, s6] = SubspaceSettings{};
   [[maybe_unused]] const auto [peers_enabled, p1, p2, p3, p4, p5, p6] = PeersSettings{};
   const auto schemas = detector_schemas();
-  ASSERT_EQ(schemas.size(), 6U);
+  ASSERT_EQ(schemas.size(), 7U);
   EXPECT_EQ(schemas[0].keys.size(), 8U);
   EXPECT_EQ(schemas[1].keys.size(), 8U);
   EXPECT_EQ(schemas[2].keys.size(), 8U);
   EXPECT_EQ(schemas[3].keys.size(), 5U);
   EXPECT_EQ(schemas[4].keys.size(), 6U);
   EXPECT_EQ(schemas[5].keys.size(), 6U);
+  EXPECT_EQ(schemas[6].keys.size(), 6U);
   EXPECT_EQ(schemas[0].enabled, composition_enabled);
   EXPECT_EQ(schemas[1].enabled, rate_enabled);
   EXPECT_EQ(schemas[2].enabled, wait_enabled);
   EXPECT_EQ(schemas[3].enabled, leak_enabled);
-  EXPECT_EQ(schemas[4].enabled, subspace_enabled);
-  EXPECT_EQ(schemas[5].enabled, peers_enabled);
+  EXPECT_EQ(schemas[4].enabled, novelty_enabled);
+  EXPECT_EQ(schemas[5].enabled, subspace_enabled);
+  EXPECT_EQ(schemas[6].enabled, peers_enabled);
 }
 
 void expect_defaults(const DetectorSettings& settings) {

@@ -47,15 +47,16 @@ TEST(Settings, EveryKeyIsRefusedOutsideOfItsRange) {
   refused([](auto& s) { s.wait.max_streams = 9000; }, "[detectors.wait] max_streams");
   refused([](auto& s) { s.leak.block_s = 0; }, "[detectors.leak] block");
   refused([](auto& s) { s.leak.min_growth_mb = 0; }, "[detectors.leak] min_growth_mb");
+  refused([](auto& s) { s.novelty.quarantine_s = 10; }, "[detectors.novelty] quarantine");
   refused([](auto& s) { s.subspace.explained = 1; }, "[detectors.subspace] explained");
   refused([](auto& s) { s.peers.min_siblings = 1; }, "[detectors.peers] min_siblings");
 }
 
 TEST(Registry, NamesAreThoseOfTheDetectors) {
   using testing::ElementsAre;
-  EXPECT_THAT(detector_names(), ElementsAre("composition", "rate", "wait", "leak", "subspace", "peers"));
-  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), ElementsAre("composition", "rate"));
-  EXPECT_THAT(names(make_detectors(ProbeKind::kPageFault, {})), ElementsAre("composition", "rate"));
+  EXPECT_THAT(detector_names(), ElementsAre("composition", "rate", "wait", "leak", "novelty", "subspace", "peers"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), ElementsAre("composition", "rate", "novelty"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kPageFault, {})), ElementsAre("composition", "rate", "novelty"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {})), ElementsAre("wait"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kMemory, {})), ElementsAre("leak"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kCensus, {})), ElementsAre("rate", "rate", "rate", "rate", "leak"));
@@ -66,6 +67,7 @@ TEST(Registry, WaitingForACpuIsTheMachinesDoing) { EXPECT_TRUE(make_detectors(Pr
 TEST(Registry, EachCanBeTurnedOnAndOff) {
   DetectorSettings settings;
   settings.composition.enabled = settings.rate.enabled = settings.wait.enabled = settings.leak.enabled = false;
+  settings.novelty.enabled = false;
   for (const auto probe : {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kMemory, ProbeKind::kCensus}) {
     EXPECT_TRUE(make_detectors(probe, {}, settings).empty());
   }
