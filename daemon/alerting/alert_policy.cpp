@@ -185,7 +185,7 @@ void AlertPolicy::touch(AlertRecord& record, double time_s) {
   Alert& alert = record.alert;
   alert.lost = context_.losses(alert.process.key, alert.probe);
   alert.updated_ns = std::max({alert.updated_ns, alert.opened_ns, realtime_of(time_s, realtime_offset_ns_)});
-  const double onset_s = std::min(record.onset_s, record.first_s);
+  const double onset_s = std::min({record.onset_s, record.first_s, record.told_onset_s.value_or(record.first_s)});
   alert.onset_ns = realtime_of(onset_s, record.realtime_offset_ns);
 }
 

@@ -36,6 +36,8 @@ struct AlertRecord {
   // Times on the findings' time line.
   double first_s = 0;  ///< first finding
   double onset_s = 0;
+  /// What an earlier run told: who remembers the past sees the change again from the restart on, which is no onset.
+  std::optional<double> told_onset_s;
   double seen_s = 0;      ///< last finding
   double observed_s = 0;  ///< last delta, with or without a finding
   double resolved_s = 0;

@@ -94,6 +94,7 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
         resolve(it, observation.time_s, kBackToBaseline);
       } else {
         record.restored = false;
+        record.told_onset_s = record.onset_s;
         record.frame = finding.frame;
       }
       break;

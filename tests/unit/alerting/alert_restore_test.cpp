@@ -160,9 +160,12 @@ TEST_F(RememberingTest, WhileItTellsAnotherChangeItIsNotSilent) {
 }
 
 TEST_F(RememberingTest, ASeenAgainOneGoesOnAndEndsAsOthersDo) {
-  restore({stood("a")});
+  const Alert told = stood("a");
+  restore({told});
   EXPECT_THAT(run(60, {}), IsEmpty());
-  EXPECT_THAT(run(200, {composition({"main", "serve", "lookup"})}), IsEmpty());
+  EXPECT_THAT(run(200, {composition({"main", "serve", "lookup"}, 0.1, 0.3, now_s() - 20)}), IsEmpty());
+  EXPECT_NEAR(static_cast<double>(policy_->find("a")->onset_ns), static_cast<double>(told.onset_ns), 1e6)
+      << "not when it was seen again";
   const auto changed = run(20, {});
   ASSERT_THAT(changed, SizeIs(1));
   EXPECT_EQ(changed[0].id, "a");
