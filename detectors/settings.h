@@ -23,7 +23,7 @@ struct CompositionSettings {
 /// The keys of `[detectors.rate]`.
 struct RateSettings {
   bool enabled = true;
-  double learn_s = 300;              ///< half to see what is usual, half to measure how much is new in it [120, 86400]
+  double learn_s = 180;              ///< length of the first baseline [30, 86400]
   double quarantine_s = 60;          ///< age at which a later tick enters the baseline [0, 240]
   double memory_s = 7200;            ///< the baseline forgets with this half-life, at the least [300, 2592000]
   double persistence_s = 20;         ///< no shorter change is told, however large [0, 240]
@@ -58,7 +58,7 @@ struct LeakSettings {
 
 /// The keys of `[detectors.novelty]`.
 struct NoveltySettings {
-  bool enabled = true;
+  bool enabled = false;            ///< see the header of the detector for why it is off
   double learn_s = 300;            ///< half to see what is usual, half to measure how much is new in it [120, 86400]
   double quarantine_s = 60;        ///< age at which code is no longer new; a change must be found by then [30, 240]
   double memory_s = 3600;          ///< the rate forgets with this half-life, at the least [300, 2592000]
@@ -81,7 +81,7 @@ struct SubspaceSettings {
 /// The keys of `[detectors.peers]`.
 struct PeersSettings {
   bool enabled = true;
-  double learn_s = 300;           ///< half to see what is usual, half to measure how much is new in it [120, 86400]
+  double learn_s = 180;           ///< length of the first baseline [30, 86400]
   double memory_s = 7200;         ///< the baseline forgets with this half-life, at the least [300, 2592000]
   double persistence_s = 20;      ///< no shorter change is told, however large [0, 240]
   double adopt_after_s = 3600;    ///< a change that stands for so long is the new baseline [60, 2592000]

@@ -55,8 +55,8 @@ TEST(Settings, EveryKeyIsRefusedOutsideOfItsRange) {
 TEST(Registry, NamesAreThoseOfTheDetectors) {
   using testing::ElementsAre;
   EXPECT_THAT(detector_names(), ElementsAre("composition", "rate", "wait", "leak", "novelty", "subspace", "peers"));
-  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), ElementsAre("composition", "rate", "novelty"));
-  EXPECT_THAT(names(make_detectors(ProbeKind::kPageFault, {})), ElementsAre("composition", "rate", "novelty"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {})), ElementsAre("composition", "rate"));
+  EXPECT_THAT(names(make_detectors(ProbeKind::kPageFault, {})), ElementsAre("composition", "rate"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {})), ElementsAre("wait"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kMemory, {})), ElementsAre("leak"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kCensus, {})), ElementsAre("rate", "rate", "rate", "rate", "leak"));
@@ -67,12 +67,11 @@ TEST(Registry, WaitingForACpuIsTheMachinesDoing) { EXPECT_TRUE(make_detectors(Pr
 TEST(Registry, EachCanBeTurnedOnAndOff) {
   DetectorSettings settings;
   settings.composition.enabled = settings.rate.enabled = settings.wait.enabled = settings.leak.enabled = false;
-  settings.novelty.enabled = false;
   for (const auto probe : {ProbeKind::kOnCpu, ProbeKind::kBlocked, ProbeKind::kMemory, ProbeKind::kCensus}) {
     EXPECT_TRUE(make_detectors(probe, {}, settings).empty());
   }
-  settings.subspace.enabled = true;
-  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {}, settings)), testing::ElementsAre("subspace"));
+  settings.novelty.enabled = settings.subspace.enabled = true;
+  EXPECT_THAT(names(make_detectors(ProbeKind::kOnCpu, {}, settings)), testing::ElementsAre("novelty", "subspace"));
 }
 
 }  // namespace
