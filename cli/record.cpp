@@ -62,17 +62,14 @@ Result<Config> configuration(const TargetOptions& options, const std::vector<int
 /// One run of the verb.
 class Recording {
  public:
-  Recording(const TargetOptions& options, Launch& launch, CaptureWriter writer, const Clock& clock)
-      : options_(options),
-        launch_(launch),
-        clock_(clock),
-        recorder_(std::move(writer),
-                  options.all ? CaptureRecorder::Samples::kAll : CaptureRecorder::Samples::kWatched) {}
+  Recording(const TargetOptions& options, Launch& launch, const Clock& clock)
+      : options_(options), launch_(launch), clock_(clock) {}
 
   Result<void> run();
 
  private:
   Result<void> start();
+  Result<void> create_file();
   Result<void> record();
   Result<void> tick(bool keep_replaced = true);
   Result<void> finish();
@@ -83,7 +80,7 @@ class Recording {
   const TargetOptions& options_;
   Launch& launch_;
   const Clock& clock_;
-  CaptureRecorder recorder_;
+  std::optional<CaptureRecorder> recorder_;
   Machine machine_;
   std::optional<LiveSource> source_;
   uint64_t begun_ns_ = 0;
@@ -92,11 +89,12 @@ class Recording {
 
 Result<void> Recording::run() {
   if (auto started = start(); !started) return started;
-  if (!launch_.release()) return recorder_.finish();
+  if (auto created = create_file(); !created) return created;
+  if (!launch_.release()) return recorder_->finish();
   begun_ns_ = clock_.monotonic_ns();
   auto recorded = record();
   // Whatever ended it: what was counted until then is written, if anything can be.
-  auto finished = recorded ? finish() : recorder_.finish();
+  auto finished = recorded ? finish() : recorder_->finish();
   tell();
   return recorded ? finished : recorded;
 }
@@ -118,6 +116,16 @@ Result<void> Recording::start() {
     if (!source_->has_process(pid)) return fail(what, "it is not in the census", "it may have ended just now");
     if (machine_.attachments->size() == 0) return fail(what, source_->attach_problem());
   }
+  return {};
+}
+
+// Only when there is something to record: an earlier capture of this name is gone then.
+Result<void> Recording::create_file() {
+  auto writer =
+      CaptureWriter::create(options_.output, capture_header(clock_, static_cast<double>(kTickNs) * 1e-9, host_name()));
+  if (!writer) return Failure(writer.error());
+  recorder_.emplace(std::move(*writer),
+                    options_.all ? CaptureRecorder::Samples::kAll : CaptureRecorder::Samples::kWatched);
   return {};
 }
 
@@ -150,7 +158,7 @@ Result<void> Recording::tick(bool keep_replaced) {
   if (!keep_replaced) (*batch)->replaced.clear();
   say_events(machine_);
   say_once(source_->attach_problem());
-  return recorder_.record(**batch, *source_);
+  return recorder_->record(**batch, *source_);
 }
 
 // Nobody is wanted any more: the first tick reads what was counted until now and lets all go, the next one reads their
@@ -166,7 +174,7 @@ Result<void> Recording::finish() {
     if (machine_.attachments->size() == 0) break;
     wait(clock_.monotonic_ns() + kTickNs / 10);
   } while (clock_.monotonic_ns() < begun_ns + kLastNamesNs);
-  return recorder_.finish();
+  return recorder_->finish();
 }
 
 void Recording::wait(uint64_t until_ns) {
@@ -188,7 +196,7 @@ void Recording::tell() const {
   const double seconds = static_cast<double>(clock_.monotonic_ns() - begun_ns_) * 1e-9;
   const std::string lost = losses_line(machine_.attachments->total_losses());
   say(fmt::format("{}: {}, {} lines, {}B; lost: {}", options_.output, duration_text(seconds),
-                  recorder_.writer().lines(), bytes_text(static_cast<double>(recorder_.writer().bytes())),
+                  recorder_->writer().lines(), bytes_text(static_cast<double>(recorder_->writer().bytes())),
                   lost.empty() ? "none" : lost));
 }
 
@@ -197,13 +205,9 @@ void Recording::tell() const {
 Result<int> run_record(const TargetOptions& options, bool pipe_ignored, const Clock& clock) {
   auto launch = Launch::start(options, pipe_ignored);
   if (!launch) return Failure(launch.error());
-  // Behind the fork: none of its descriptors reaches the command.
-  auto writer =
-      CaptureWriter::create(options.output, capture_header(clock, static_cast<double>(kTickNs) * 1e-9, host_name()));
-  if (!writer) return Failure(writer.error());
   Result<void> recorded;
   {
-    Recording recording(options, *launch, std::move(*writer), clock);
+    Recording recording(options, *launch, clock);  // behind the fork: none of its descriptors reaches the command
     recorded = recording.run();
   }
   if (!recorded && !launch->has_begun()) return Failure(recorded.error());

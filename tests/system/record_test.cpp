@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <set>
 
@@ -80,9 +81,21 @@ TEST_F(RecordTest, WhatCannotBeRecordedIsRefused) {
   expect_refused(record({"--all", "-p", "1", "-o", file()}), 2, "more than one kind");
   expect_refused(record({"-p", "2147483647", "-o", file()}), 1, "no such process");
   EXPECT_NE(access(file().c_str(), F_OK), 0);
-  expect_refused(record({"-o", "/nonexistent/capture", "--", "true"}), 1, "/nonexistent/capture");
   STACKWATCH_REQUIRE_BPF();
+  expect_refused(record({"-o", "/nonexistent/capture", "--", "true"}), 1, "/nonexistent/capture");
   expect_refused(record({"-o", file(), "--", "/nonexistent/program"}), 127, "No such file");
+}
+
+TEST_F(RecordTest, WhatCannotBeRecordedCostsNoEarlierCapture) {
+  STACKWATCH_REQUIRE_BPF();
+  const Child zombie({"true"});
+  usleep(200'000);
+  std::ofstream(file()) << "an earlier capture";
+  EXPECT_EQ(record({"-p", std::to_string(zombie.pid()), "-d", "1", "-o", file()}).exit_code, 1);
+  std::ifstream capture(file());
+  std::string kept;
+  std::getline(capture, kept);
+  EXPECT_EQ(kept, "an earlier capture");
 }
 
 TEST_F(RecordTest, ACommandIsRecordedToItsEnd) {
