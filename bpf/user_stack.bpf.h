@@ -142,6 +142,13 @@ static __always_inline __u64 mask_if_not_above(__u64 a, __u64 b) {
   return (__u64)difference;
 }
 
+/* An index below a power of two. The compiler must not find out that it is anyway, and leave out what shows it to the
+ * verifier of 5.10. */
+static __always_inline __u64 below(__u64 bound, __u64 index) {
+  asm volatile("" : "+r"(index));
+  return index & (bound - 1);
+}
+
 /* The mapping that an address of code is in, into `walk->mapping`. */
 static __always_inline int find_mapping(struct user_walk* walk, __u64 pc) {
   if (pc >= walk->mapping.start && pc < walk->mapping.end) return 1;
@@ -177,16 +184,16 @@ static __always_inline __u32 find_rule(struct user_walk* walk, __u64 pc) {
     __u64 pivot = 0;
 #pragma unroll
     for (__u32 step = kUnwindPivots / 2; step; step /= 2) {
-      __u64 next = (pivot + step) & (kUnwindPivots - 1);
+      __u64 next = below(kUnwindPivots, pivot + step);
       pivot += step & mask_if_not_above(block->pivots[next], address);
     }
     __u64 at = pivot * (kUnwindFanOut / kUnwindPivots);
 #pragma unroll
     for (__u32 step = kUnwindFanOut / kUnwindPivots / 2; step; step /= 2) {
-      __u64 next = (at + step) & (kUnwindFanOut - 1);
+      __u64 next = below(kUnwindFanOut, at + step);
       at += step & mask_if_not_above(block->entries[next].address, address);
     }
-    at &= kUnwindFanOut - 1;
+    at = below(kUnwindFanOut, at);
     if (block->entries[at].address > address) return kRuleNone;
     if (level == depth) return block->entries[at].value;
     block_number = block->entries[at].value;
