@@ -17,15 +17,21 @@ static const char kHelp[] =
     "Example: shift --onset-min 20 --onset-max 40 --duration 90\n";
 
 // Every function and every handler has a frame of its own and other arithmetic, main → serve → handle_… → function.
-#define FUNCTIONS(X)                                                                       \
-  X(parse_request, 6364136223846793005ULL)                                                 \
-  X(hash_lookup, 2862933555777941757ULL)                                                   \
-  X(compress_block, 3202034522624059733ULL)                                                \
-  X(encode_reply, 3935559000370003845ULL)                                                  \
-  X(verify_signature, 2685821657736338717ULL) X(sort_rows, 1181783497276652981ULL)         \
-      X(match_pattern, 7664345821815920749ULL) X(copy_payload, 4768777513237032717ULL)     \
-          X(update_index, 1865811235122147685ULL) X(evict_entries, 8372773778140471301ULL) \
-              X(format_timestamp, 6906969069069069069ULL) X(checksum_page, 5700357409661598721ULL)
+// clang-format off: it finds no form that it would leave as it is
+#define FUNCTIONS(X)                          \
+  X(parse_request, 6364136223846793005ULL)    \
+  X(hash_lookup, 2862933555777941757ULL)      \
+  X(compress_block, 3202034522624059733ULL)   \
+  X(encode_reply, 3935559000370003845ULL)     \
+  X(verify_signature, 2685821657736338717ULL) \
+  X(sort_rows, 1181783497276652981ULL)        \
+  X(match_pattern, 7664345821815920749ULL)    \
+  X(copy_payload, 4768777513237032717ULL)     \
+  X(update_index, 1865811235122147685ULL)     \
+  X(evict_entries, 8372773778140471301ULL)    \
+  X(format_timestamp, 6906969069069069069ULL) \
+  X(checksum_page, 5700357409661598721ULL)
+// clang-format on
 #define HANDLERS(X) X(handle_get) X(handle_put) X(handle_scan) X(handle_delete)
 
 typedef void function_t(uint64_t until_cpu_ns);
