@@ -116,7 +116,7 @@ struct watched_process {
   __u64 unwind_failed;
   __u64 watch_full;
   __u64 unwind_incomplete; /* stacks that end before the thread's start */
-  __u64 unwind_misses;     /* of these: code was met in no known mapping */
+  __u64 unwind_misses;     /* stacks that tell that the mappings are not known any more */
   __u64 exec_id;           /* of the program that was seen last */
   __u32 space;             /* 1 + its place in unwind_spaces; 0: none */
   __u32 space_generation;  /* that place may be another process's by now */
@@ -171,7 +171,8 @@ enum unwind_mapping_kind {
 };
 
 /* Executable mappings of a process, ascending. The first is none: its `start` is the exec id (0: any), its `end` the
- * generation, its `depth` the largest power of two that is not above the number of mappings. */
+ * generation, its `base` the pages of code that the process had (mm->exec_vm; 0: not known), its `depth` the largest
+ * power of two that is not above the number of mappings. */
 struct unwind_mapping {
   __u64 start;
   __u64 end;

@@ -73,6 +73,7 @@ struct percpu_counter {
 
 /* Since Linux 6.2. */
 struct mm_struct {
+  unsigned long exec_vm; /* pages that can be run and not written */
   struct percpu_counter rss_stat[4];
 };
 

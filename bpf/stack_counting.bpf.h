@@ -86,7 +86,9 @@ static __always_inline __u32 read_user_half(void* ctx, struct scratch* s, struct
                                             const struct task_facts* facts) {
   if (read_user_regs(&s->walk.regs)) {
     s->walk.exact = 1;
-    return walk_user_stack(s, process, facts->exec_id);
+    __u32 frames = walk_user_stack(s, process, facts->exec_id);
+    notice_other_code(&s->walk, process);
+    return frames;
   }
   return frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
 }

@@ -2,6 +2,8 @@
 #include "bpf/unwind_maps.h"
 
 #include <bpf/bpf.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -94,6 +96,8 @@ Result<std::shared_ptr<UnwindMaps>> UnwindMaps::create() {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   const LibbpfMessages messages;
   std::shared_ptr<UnwindMaps> maps(new UnwindMaps());
+  maps->wanted_event_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!maps->wanted_event_) return fail_errno(kWhat, errno);
   UniqueFd space = make_array("unwind_space", sizeof(abi::unwind_mapping), 1);
   UniqueFd table = make_array("unwind_table", sizeof(abi::unwind_block), 1);
   if (!space || !table) return fail_bpf(kWhat, errno, messages);
@@ -123,7 +127,7 @@ UnwindMaps::Place UnwindMaps::use(const ProcessKey& process, int32_t pid_in_ns, 
     found->second.generation = ++generations_;
     found->second.pid_in_ns = pid_in_ns;
     found->second.exec_id = exec.value;
-    wanted_.push_back({process, pid_in_ns, exec});
+    want({process, pid_in_ns, exec});
   }
   ++found->second.users;
   return {found->second.slot + 1, found->second.generation};
@@ -147,7 +151,18 @@ void UnwindMaps::seen(const ProcessKey& process, uint64_t exec_id, bool missed) 
   if (!missed && !other_program) return;
   found->second.exec_id = exec_id;
   if (std::ranges::find(wanted_, process, &Wanted::process) != wanted_.end()) return;
-  wanted_.push_back({process, found->second.pid_in_ns, ExecId{exec_id}});
+  want({process, found->second.pid_in_ns, ExecId{exec_id}});
+}
+
+void UnwindMaps::want(Wanted wanted) {
+  wanted_.push_back(wanted);
+  ::eventfd_write(wanted_event_.get(), 1);
+}
+
+std::vector<UnwindMaps::Wanted> UnwindMaps::take_wanted() {
+  eventfd_t ignored = 0;
+  ::eventfd_read(wanted_event_.get(), &ignored);
+  return std::exchange(wanted_, {});
 }
 
 Result<uint32_t> UnwindMaps::add_table(std::span<const UnwindRow> rows) {
@@ -179,7 +194,8 @@ void UnwindMaps::drop_table(uint32_t table) {
   free_tables_.push_back(table);
 }
 
-Result<void> UnwindMaps::set_space(const ProcessKey& process, ExecId exec, std::span<const UnwindMapping> mappings) {
+Result<void> UnwindMaps::set_space(const ProcessKey& process, ExecId exec, std::span<const UnwindMapping> mappings,
+                                   uint64_t code_bytes) {
   static constexpr const char* kSpace = "load the mappings of a process";
   const auto found = by_process_.find(process);
   if (found == by_process_.end()) return {};
@@ -191,6 +207,8 @@ Result<void> UnwindMaps::set_space(const ProcessKey& process, ExecId exec, std::
   abi::unwind_mapping entry{};
   entry.start = exec.value;
   entry.end = space.generation;
+  static const auto kPageBytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  entry.base = code_bytes / kPageBytes;
   entry.depth = static_cast<uint16_t>(std::bit_floor(mappings.size()));
   for (uint32_t i = 0; i < entries; ++i) {
     if (i > 0) {

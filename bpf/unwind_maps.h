@@ -63,15 +63,21 @@ class UnwindMaps {
     int32_t pid_in_ns = 0;
     ExecId exec;  ///< 0: not known yet
   };
+  /// Readable while take_wanted() has something: a process is attached in the midst of a tick, and its stacks are
+  /// incomplete until its mappings have been read.
+  [[nodiscard]] int wanted_fd() const { return wanted_event_.get(); }
   /// Processes whose mappings are to be read (again), each once.
-  [[nodiscard]] std::vector<Wanted> take_wanted() { return std::exchange(wanted_, {}); }
+  [[nodiscard]] std::vector<Wanted> take_wanted();
   [[nodiscard]] std::vector<ProcessKey> take_released() { return std::exchange(released_, {}); }
   /// Its number. Error: no room.
   [[nodiscard]] Result<uint32_t> add_table(std::span<const UnwindRow> rows);
   void drop_table(uint32_t table);
   /// Replaces what is known of a process, at once. `mappings` ascend and do not overlap; those beyond
-  /// abi::kUnwindMostMappings are left out. Nothing happens where the process is not attached.
-  Result<void> set_space(const ProcessKey& process, ExecId exec, std::span<const UnwindMapping> mappings);
+  /// abi::kUnwindMostMappings are left out. `code_bytes`: what it has mapped that can be run and not written; when that
+  /// is no longer so the mappings are wanted again (code at an address that had other code before). 0: not known.
+  /// Nothing happens where the process is not attached.
+  Result<void> set_space(const ProcessKey& process, ExecId exec, std::span<const UnwindMapping> mappings,
+                         uint64_t code_bytes = 0);
 
   /// Until all that was changed is in force; else within some ten milliseconds.
   void wait_until_written();
@@ -93,6 +99,7 @@ class UnwindMaps {
   };
 
   UnwindMaps() = default;
+  void want(Wanted wanted);
 
   std::unique_ptr<UnwindWriter> writer_;
   std::unordered_map<ProcessKey, Space> by_process_;
@@ -102,6 +109,7 @@ class UnwindMaps {
   uint32_t generations_ = 0;
   uint64_t map_bytes_ = 0;
   std::vector<Wanted> wanted_;
+  UniqueFd wanted_event_;
   std::vector<ProcessKey> released_;
 };
 

@@ -30,6 +30,7 @@ struct user_walk {
   __u32 slot;                    /* 1 + place in unwind_spaces; 0: frame pointers alone */
   __u32 top;                     /* step that the search for a mapping begins with */
   __u32 guessed;                 /* enum walk_guess */
+  __u64 code_pages;              /* that the process had when its mappings were read; 0: not known */
   struct unwind_mapping mapping; /* the last frame's */
 };
 
@@ -322,6 +323,16 @@ static __always_inline void choose_space(struct user_walk* walk, struct watched_
   if (header->start && header->start != exec_id) return;
   walk->slot = process->space;
   walk->top = header->depth;
+  walk->code_pages = header->base;
+}
+
+/* Code that came in the place of other code is unwound by the table of what was there before, and that need not lead
+ * nowhere. It is seen by the amount of code, unless both are equally large. Stacks of the moment are as good as they
+ * are; the mappings are read again. */
+static __always_inline void notice_other_code(struct user_walk* walk, struct watched_process* process) {
+  if (!walk->slot || !walk->code_pages) return;
+  struct task_struct* task = (void*)bpf_get_current_task();
+  if (BPF_CORE_READ(task, mm, exec_vm) != walk->code_pages) __sync_fetch_and_add(&process->unwind_misses, 1);
 }
 
 /* The user frames from `s->walk.regs` on. Returns their number, at most kMaxHalfStack. What is known of them is in the

@@ -236,7 +236,9 @@ Result<void> App::start_loop() {
   for (ProbeEngine* engine : engines()) {
     if (auto added = loop_->on_readable(engine->poll_fd(), [engine] { engine->drain(); }); !added) return added;
   }
-  if (auto added = loop_->on_readable(unwinding_->fd(), [this] { unwinding_->dispatch(); }); !added) return added;
+  for (const int fd : {unwinding_->fd(), unwinding_->maps()->wanted_fd()}) {
+    if (auto added = loop_->on_readable(fd, [this] { unwinding_->dispatch(); }); !added) return added;
+  }
   if (auto added = loop_->on_readable(namer_->fd(), [this] { namer_->dispatch(); }); !added) return added;
 
   if (auto started = start_exec_events(); !started) daemon_->warn(started.error().message());

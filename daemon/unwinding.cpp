@@ -29,7 +29,8 @@ void Unwinding::dispatch() {
     std::vector<UnwindMapping> mappings;
     mappings.reserve(space.mappings.size());
     for (const UnwindFinder::Mapping& mapping : space.mappings) mappings.push_back(place(mapping));
-    if (auto set = maps_->set_space(space.process, space.exec, mappings); !set) events_.push_back(set.error());
+    auto set = maps_->set_space(space.process, space.exec, mappings, space.code_bytes);
+    if (!set) events_.push_back(set.error());
   }
   for (const uint32_t file : found.dropped) {
     const auto known = tables_.find(file);

@@ -23,7 +23,7 @@ class Unwinding {
 
   [[nodiscard]] const std::shared_ptr<UnwindMaps>& maps() const { return maps_; }
   [[nodiscard]] int fd() const { return finder_->fd(); }
-  /// Call when fd() is readable and once per tick.
+  /// Call when fd() or maps()->wanted_fd() is readable and once per tick.
   void dispatch();
   /// Attached processes some of whose tables are not there yet.
   [[nodiscard]] size_t pending() const { return finder_->pending(); }

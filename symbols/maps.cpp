@@ -34,6 +34,7 @@ std::optional<MapsEntry> parse_line(std::string_view line) {
       fields.rest.size() < 5) {
     return std::nullopt;
   }
+  entry.writable = fields.rest[1] == 'w';
   const bool executable = fields.rest[2] == 'x';
   fields.rest.remove_prefix(4);
   if (!executable || !fields.mark(' ') || !fields.number(entry.file_offset, 16) || !fields.mark(' ') ||

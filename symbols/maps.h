@@ -17,7 +17,8 @@ struct MapsEntry {
   uint32_t device_major = 0;
   uint32_t device_minor = 0;
   uint64_t inode = 0;  ///< 0 where there is no file
-  std::string path;    ///< as written, `(deleted)` included; `[vdso]` and the like; empty for anonymous memory
+  bool writable = false;
+  std::string path;  ///< as written, `(deleted)` included; `[vdso]` and the like; empty for anonymous memory
 
   /// Memory without a file, or with one that is nowhere: where JIT compilers put their code.
   [[nodiscard]] bool may_be_jit() const;

@@ -154,9 +154,10 @@ void Finder::take_space(AddressSpaceReader::Space space) {
   process.files.clear();
   std::vector<uint32_t> ids;
   for (AddressSpaceReader::MappedFile& mapped : space.files) ids.push_back(use_file(process, mapped));
-  process.space = {space.process, space.exec, {}};
+  process.space = {space.process, space.exec, {}, 0};
   for (const AddressSpaceReader::Mapping& mapping : space.mappings) {
     const MapsEntry& entry = mapping.entry;
+    if (entry.end <= kMaxUserAddress && !entry.writable) process.space.code_bytes += entry.end - entry.start;
     // Not code of the process: return addresses that the kernel has put in place of others lead there.
     if (entry.end > kMaxUserAddress || entry.path == "[uprobes]") continue;
     Mapping& mine = process.space.mappings.emplace_back();

@@ -41,6 +41,7 @@ class UnwindFinder {
     ProcessKey process;
     ExecId exec;
     std::vector<Mapping> mappings;  ///< ascending
+    uint64_t code_bytes = 0;        ///< as the kernel counts them: what can be run and not written
   };
   struct FoundTable {
     uint32_t file = 0;

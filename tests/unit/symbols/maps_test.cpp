@@ -49,6 +49,8 @@ TEST(ParseMaps, ReadsWhatTheKernelWrites) {
   EXPECT_EQ(entries[0].device_minor, 0x1aU);
   EXPECT_EQ(entries[0].inode, 131U);
   EXPECT_EQ(entries[0].path, "/usr/bin/my prog (deleted)");
+  EXPECT_FALSE(entries[0].writable);
+  EXPECT_TRUE(entries[1].writable);
   EXPECT_EQ(entries[1].path, "");
   EXPECT_EQ(entries[2].path, "[vdso]");
   EXPECT_EQ(entries[3].path, "[vsyscall]");
