@@ -75,6 +75,9 @@ std::string unescape_rust(std::string_view path) {
 }  // namespace
 
 std::string demangle(const std::string& symbol) {
+  static constexpr std::string_view kStub = "@plt";
+  if (symbol.ends_with(kStub) && symbol.size() < kMaxRawNameBytes)
+    return demangle(symbol.substr(0, symbol.size() - kStub.size())).append(kStub);
   if (symbol.starts_with("_R") && symbol.size() < kMaxRawNameBytes) return demangle_rust_v0(symbol).value_or(symbol);
   if (!symbol.starts_with("_Z") || symbol.size() >= kMaxRawNameBytes) return symbol;
   const bool rust = has_rust_hash(symbol);

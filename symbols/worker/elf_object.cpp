@@ -131,6 +131,7 @@ void ElfObject::load() {
     if (mini_) read_symbols(mini_.get(), kMini, false);
   }
   settle_symbols();
+  if (const Handle elf(file_.get()); elf.elf != nullptr) stubs_.load(elf.elf);
   if (frame_header_) unwind_.load(file_.get(), *frame_header_, wide_);
 }
 
@@ -229,6 +230,11 @@ std::optional<FoundFunction> ElfObject::find(uint64_t file_offset) {
   if (const Symbol* const symbol = find_symbol(*vaddr, range)) {
     if (std::string name = best_name(*symbol); !name.empty()) return FoundFunction{symbol->address, std::move(name)};
   }
+  if (const auto stub = stubs_.find(file_.get(), segments_, *vaddr)) {
+    if (std::string name = read_name(kDynamic, stub->name); !name.empty()) {
+      return FoundFunction{stub->start, std::move(name) + "@plt"};
+    }
+  }
   if (range) return FoundFunction{range->start, {}};
   return std::nullopt;
 }
@@ -255,7 +261,7 @@ std::string ElfObject::best_name(const Symbol& symbol) const {
   std::string best;
   auto best_rank = std::tuple(true, true, true, size_t{0}, size_t{0}, std::string_view());
   for (auto alias = first; alias != last && alias - first < kMaxStepsBack; ++alias) {
-    std::string name = read_name(*alias);
+    std::string name = read_name(static_cast<Table>(alias->table), alias->name);
     // `$x` and `.L…` mark places for tools, they are nobody's functions.
     if (name.empty() || name.front() == '$' || (alias->no_type && name.front() == '.')) continue;
     const auto rank = std::tuple(alias->no_type != 0, alias->size == 0, alias->local != 0, leading_underscores(name),
@@ -268,12 +274,13 @@ std::string ElfObject::best_name(const Symbol& symbol) const {
   return best;
 }
 
-std::string ElfObject::read_name(const Symbol& symbol) const {
-  const StringTable& strings = strings_[symbol.table];
+std::string ElfObject::read_name(Table table, uint32_t offset) const {
+  const StringTable& strings = strings_[table];
+  if (offset >= strings.bytes) return {};
   // Most names fit a short read; a page is only read where they don't.
   for (size_t room : {size_t{128}, kMaxRawNameBytes}) {
-    std::string name(std::min<uint64_t>(room, strings.bytes - symbol.name), '\0');
-    name.resize(read_at(strings.file, strings.offset + symbol.name, name.data(), name.size()));
+    std::string name(std::min<uint64_t>(room, strings.bytes - offset), '\0');
+    name.resize(read_at(strings.file, strings.offset + offset, name.data(), name.size()));
     const size_t end = name.find('\0');
     if (end != std::string::npos || name.size() == kMaxRawNameBytes) return name.substr(0, end);
   }
@@ -285,13 +292,16 @@ std::optional<UnwindRange> ElfObject::range_of(uint64_t vaddr) {
   return unwind_.find(file_.get(), segments_, vaddr);
 }
 
-size_t ElfObject::table_bytes() const { return symbols_.capacity() * sizeof(Symbol) + unwind_.bytes() + mini_bytes_; }
+size_t ElfObject::table_bytes() const {
+  return symbols_.capacity() * sizeof(Symbol) + stubs_.bytes() + unwind_.bytes() + mini_bytes_;
+}
 
 void ElfObject::unload() {
   symbols_ = std::vector<Symbol>();  // "= {}" would keep the memory
   std::ranges::fill(strings_, StringTable{});
   mini_.reset();
   mini_bytes_ = 0;
+  stubs_.clear();
   unwind_.clear();
   loaded_ = false;
 }

@@ -10,6 +10,8 @@
 
 #include "core/result.h"
 #include "core/unique_fd.h"
+#include "symbols/worker/elf_segments.h"
+#include "symbols/worker/linkage_stubs.h"
 #include "symbols/worker/unwind_index.h"
 
 namespace stackwatch {
@@ -23,18 +25,12 @@ inline constexpr uint64_t kMaxUnwindEntries = 4'000'000;
 /// Longest name as it stands in the file. Longer ones are cut (and not demangled).
 inline constexpr size_t kMaxRawNameBytes = 4096;
 
-/// A part of the file that is loaded into memory at `vaddr`.
-struct LoadedSegment {
-  uint64_t offset = 0;
-  uint64_t vaddr = 0;
-  uint64_t bytes = 0;
-  bool executable = false;
-};
-
 /// What an object says about one place in its code.
 struct FoundFunction {
   uint64_t start = 0;  ///< virtual address
-  std::string name;    ///< as in the symbol table; empty where only call-frame information knows the function
+  /// As in the symbol table; `name@plt`: the stub that leads to it. Empty where only call-frame information knows the
+  /// function.
+  std::string name;
 };
 
 /// One ELF file of a stranger. Nothing in it is believed: every offset and size is checked against the file and the
@@ -100,7 +96,7 @@ class ElfObject {
   [[nodiscard]] bool is_code(uint64_t vaddr) const;
   [[nodiscard]] const Symbol* find_symbol(uint64_t vaddr, const std::optional<UnwindRange>& range) const;
   [[nodiscard]] std::string best_name(const Symbol& symbol) const;
-  [[nodiscard]] std::string read_name(const Symbol& symbol) const;
+  [[nodiscard]] std::string read_name(Table table, uint32_t offset) const;
 
   UniqueFd file_;
   uint64_t file_bytes_ = 0;
@@ -114,6 +110,7 @@ class ElfObject {
   size_t mini_bytes_ = 0;
   StringTable strings_[kTables];
   std::vector<Symbol> symbols_;
+  LinkageStubs stubs_;
   UnwindIndex unwind_;
 };
 

@@ -8,9 +8,9 @@
 #include <unordered_map>
 #include <vector>
 
-namespace stackwatch {
+#include "symbols/worker/elf_segments.h"
 
-struct LoadedSegment;
+namespace stackwatch {
 
 /// The code that one call-frame entry (FDE) covers: a function, or a part of one that was laid out apart.
 struct UnwindRange {

@@ -19,6 +19,7 @@ TEST(Demangle, BrokenAndEndlessNamesStayAsTheyAre) {
 TEST(Demangle, CppWithParameters) {
   EXPECT_EQ(demangle("_ZN6shapes6Widget4turnEid"), "shapes::Widget::turn(int, double)");
   EXPECT_EQ(demangle("_ZN6shapes6Widget4turnEid.cold"), "shapes::Widget::turn(int, double) [clone .cold]");
+  EXPECT_EQ(demangle("_ZN6shapes6Widget4turnEid@plt"), "shapes::Widget::turn(int, double)@plt");
 }
 
 TEST(Demangle, NewerRust) {
