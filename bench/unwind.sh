@@ -89,6 +89,20 @@ strange() {
     "$dir/perf.script" "$dir/ours.folded" 2>"$dir/strange"
 }
 
+# Of our user frames: those with a name, and those of which only the start of their function is known (stripped code).
+named() {
+  awk '{
+      value = $NF; sub(/ [0-9]+$/, ""); n = split($0, f, ";")
+      for (i = 2; i <= n; ++i) {
+        if (f[i] ~ /_\[k\]$/) continue
+        all += value
+        if (f[i] ~ /^\[.*\]\+0x/) starts += value
+        else if (f[i] ~ /^\[unknown\]/) unknown += value
+      }
+    }
+    END {if (all) printf "%.1f + %.1f %%", 100 * (all - starts - unknown) / all, 100 * starts / all}' "$dir/ours.folded"
+}
+
 # "FILE:ADDRESS NAME" of the C library, where most functions have several names.
 aliases_of() {
   local libc id
@@ -107,15 +121,15 @@ row() { # row NAME PID
   fp=$(of_perf "$2" fp)
   dwarf=$(of_perf "$2" dwarf)
   # shellcheck disable=SC2086
-  printf '| %s | %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(strange)" "$(sed -n 's/.*lost of on_cpu: *//p' "$dir/count.err" | tail -n 1)"
+  printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$1" "$(share $us)" "$(share $fp)" "$(share $dwarf)" "$(strange)" "$(named)" "$(sed -n 's/.*lost of on_cpu: *//p' "$dir/count.err" | tail -n 1)"
   [ -z "${STACKWATCH_SHOW_STRANGE:-}" ] || sort -rn "$dir/strange" | head -n 12 >&2
 }
-have() { command -v "$1" >/dev/null || { printf '| %s | not installed | | | | |\n' "$1"; return 1; }; }
+have() { command -v "$1" >/dev/null || { printf '| %s | not installed | | | | | |\n' "$1"; return 1; }; }
 
 echo "User stacks that reach the start of their thread, $hz Hz, $seconds s each, in turn on one load:"
 echo
-echo "| program | ours | perf --call-graph fp | perf --call-graph dwarf | our frames unknown to it | our losses |"
-echo "|---|---|---|---|---|---|"
+echo "| program | ours | perf --call-graph fp | perf --call-graph dwarf | our frames unknown to it | our frames: named + start of function known | our losses |"
+echo "|---|---|---|---|---|---|---|"
 if have redis-server; then
   for clients in 1 50; do
     start redis-server --port 7399 --save '' --daemonize no
@@ -150,7 +164,7 @@ if [ -n "$postgres" ] && have pgbench; then
   row "postgres (backend)" "$(pgrep -f 'postgres: nobody bench' | head -n 1)"
   end_all
 else
-  echo "| postgres | not installed | | | | |"
+  echo "| postgres | not installed | | | | | |"
 fi
 if [ -x /usr/bin/python3 ]; then
   printf 'def f(n):\n    return 1 if n < 2 else f(n - 1) + f(n - 2)\nwhile True:\n    f(20)\n    sorted(str(i) for i in range(1000))\n' >"$dir/load.py"
