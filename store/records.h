@@ -38,23 +38,12 @@ struct Baseline {
   bool operator==(const Baseline&) const = default;
 };
 
-/// Alerts that belong together, as JSON that the store does not look into.
-struct StoredIncident {
-  std::string id;
-  bool resolved = false;
-  uint64_t opened_ns = 0;
-  uint64_t updated_ns = 0;
-  std::string evidence;
-  bool operator==(const StoredIncident&) const = default;
-};
-
-/// How much is kept. What goes first is what was changed longest ago, resolved alerts and incidents only.
+/// How much is kept. What goes first is what was changed longest ago, resolved alerts only.
 struct StoreBounds {
   /// The file and its log. Pruned at nine tenths of it; the file never grows past it.
   uint64_t bytes = uint64_t{64} << 20U;
   /// Years at a sane rate; 30 MB of 3 kB each.
   size_t alerts = 10'000;
-  size_t incidents = 2'000;
   /// Entries that wait for a journal. Where there never is one, these are the newest.
   size_t outbox = 1'000;
   /// Services with a past.

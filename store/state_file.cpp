@@ -46,7 +46,9 @@ CREATE TABLE incidents (
   id TEXT PRIMARY KEY, resolved INTEGER NOT NULL, opened_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL,
   evidence TEXT NOT NULL);
 CREATE INDEX incidents_by_age ON incidents (updated_ns);
-)sql"};
+)sql",
+    // Nothing ever wrote incidents: an alert is what is told of one cause, with all its processes and its whole life.
+    "DROP TABLE incidents;"};
 
 // Strangers' files beside ours would be read with our rights, and a link of theirs written through.
 Result<void> prepare_directory(const std::string& directory) {
@@ -241,12 +243,6 @@ Result<void> StateFile::mark_told(int64_t sequence) {
   return (statement << sequence).done();
 }
 
-Result<void> StateFile::put(const StoredIncident& incident) {
-  Statement statement(database_->connection, "INSERT OR REPLACE INTO incidents VALUES (?, ?, ?, ?, ?)");
-  statement << incident.id << static_cast<int64_t>(incident.resolved) << incident.opened_ns << incident.updated_ns;
-  return (statement << incident.evidence).done();
-}
-
 Result<void> StateFile::put(const Baseline& baseline) {
   if (baseline.blob.size() > bounds_.baseline_bytes) {
     return fail("store the baseline of " + baseline.service,
@@ -286,21 +282,6 @@ Result<std::vector<OutboxRow>> StateFile::outbox(int64_t after, size_t limit) {
     if (!row) return Failure(row.error());
     if (!*row) return rows;
     rows.push_back({statement.number(0), alert_of(statement, 1)});
-  }
-}
-
-Result<std::vector<StoredIncident>> StateFile::incidents(size_t limit) {
-  Statement statement(
-      database_->connection,
-      "SELECT id, resolved, opened_ns, updated_ns, evidence FROM incidents ORDER BY updated_ns DESC LIMIT ?");
-  statement << static_cast<uint64_t>(limit);
-  std::vector<StoredIncident> incidents;
-  for (auto row = statement.step();; row = statement.step()) {
-    if (!row) return Failure(row.error());
-    if (!*row) return incidents;
-    incidents.push_back({std::string(statement.text(0)), statement.number(1) != 0,
-                         static_cast<uint64_t>(statement.number(2)), static_cast<uint64_t>(statement.number(3)),
-                         std::string(statement.text(4))});
   }
 }
 
@@ -352,9 +333,6 @@ Result<void> StateFile::prune_rows() {
   for (const Bound& bound : {Bound{"DELETE FROM alerts WHERE state = 'resolved' AND id IN "
                                    "(SELECT id FROM alerts ORDER BY updated_ns DESC LIMIT -1 OFFSET ?)",
                                    bounds_.alerts},
-                             Bound{"DELETE FROM incidents WHERE resolved AND id IN "
-                                   "(SELECT id FROM incidents ORDER BY updated_ns DESC LIMIT -1 OFFSET ?)",
-                                   bounds_.incidents},
                              Bound{"DELETE FROM outbox WHERE sequence IN "
                                    "(SELECT sequence FROM outbox ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
                                    bounds_.outbox},
@@ -388,9 +366,7 @@ Result<void> StateFile::prune_bytes() {
          {"DELETE FROM baselines WHERE service IN (SELECT service FROM baselines ORDER BY updated_ns "
           "LIMIT (SELECT count(*) / ?1 + 1 FROM baselines))",
           "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE state = 'resolved' ORDER BY updated_ns "
-          "LIMIT (SELECT count(*) / ?1 + 1 FROM alerts))",
-          "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE resolved ORDER BY updated_ns "
-          "LIMIT (SELECT count(*) / ?1 + 1 FROM incidents))"}) {
+          "LIMIT (SELECT count(*) / ?1 + 1 FROM alerts))"}) {
       Statement statement(connection, sql);
       if (auto done = (statement << int64_t{kPrunePart}).done(); !done) return done;
       gone += connection.changes();

@@ -18,7 +18,7 @@ namespace stackwatch {
 class StateFile {
  public:
   /// Of the schema that this version writes; older ones are migrated, newer ones set aside.
-  static constexpr int64_t kSchemaVersion = 2;
+  static constexpr int64_t kSchemaVersion = 3;
   static constexpr const char* kFileName = "state.db";
   /// Files set aside that are kept; older ones are removed. A person needs one to look into, the disk has an end.
   static constexpr size_t kMaxSetAside = 2;
@@ -42,14 +42,12 @@ class StateFile {
   /// Puts the alert, and notes that it must be told. The sequence of the note.
   [[nodiscard]] Result<int64_t> put_to_tell(const StoredAlert& alert);
   [[nodiscard]] Result<void> mark_told(int64_t sequence);
-  [[nodiscard]] Result<void> put(const StoredIncident& incident);
   /// Error: larger than StoreBounds::baseline_bytes.
   [[nodiscard]] Result<void> put(const Baseline& baseline);
   [[nodiscard]] Result<void> remove_baseline(const std::string& service);
 
   /// The newest `limit` by the time of their last change, newest first.
   [[nodiscard]] Result<std::vector<StoredAlert>> alerts(size_t limit);
-  [[nodiscard]] Result<std::vector<StoredIncident>> incidents(size_t limit);
   /// Oldest first, those after `after`.
   [[nodiscard]] Result<std::vector<OutboxRow>> outbox(int64_t after, size_t limit);
   /// Those whose blobs have `bytes` together, the one written last first.

@@ -60,7 +60,6 @@ struct Store::Shared {
 
   // The opener's, before the thread begins.
   std::vector<StoredAlert> alerts;
-  std::vector<StoredIncident> incidents;
   std::vector<Baseline> baselines;
 
   // The store's thread alone, after start().
@@ -91,7 +90,6 @@ void Store::Shared::start() {
   if (!file) return;
   auto read = file->alerts(options.alerts_at_start);
   if (read) alerts = std::move(*read);
-  if (auto more = file->incidents(options.alerts_at_start)) incidents = std::move(*more);
   if (auto pasts = file->baselines(options.baseline_bytes_at_start)) baselines = std::move(*pasts);
   note_success(0);
 }
@@ -281,7 +279,6 @@ StoredAlert Store::Shared::stored(const Alert& alert) const {
 }
 
 std::vector<StoredAlert> Store::take_alerts() { return std::exchange(shared_->alerts, {}); }
-std::vector<StoredIncident> Store::take_incidents() { return std::exchange(shared_->incidents, {}); }
 std::vector<Baseline> Store::take_baselines() { return std::exchange(shared_->baselines, {}); }
 
 bool Store::put(const Alert& alert) {
@@ -325,13 +322,6 @@ bool Store::read_outbox(int64_t after, size_t limit, std::function<void(std::vec
   work.after = [rows, then = std::move(then)](bool done) {
     if (done) then(std::move(*rows));
   };
-  return shared_->push(std::move(work));
-}
-
-bool Store::put(StoredIncident incident) {
-  Shared::Work work;
-  work.bytes = incident.evidence.size();
-  work.run = [incident = std::move(incident)](StateFile& file) { return file.put(incident); };
   return shared_->push(std::move(work));
 }
 

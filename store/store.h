@@ -59,7 +59,6 @@ class Store final : public BaselineStore {
 
   /// What the file held when it was opened, newest first; once.
   [[nodiscard]] std::vector<StoredAlert> take_alerts();
-  [[nodiscard]] std::vector<StoredIncident> take_incidents();
   [[nodiscard]] std::vector<Baseline> take_baselines();
 
   /// False where it is dropped: the queue is full, or writing fails at the moment.
@@ -72,8 +71,6 @@ class Store final : public BaselineStore {
   [[nodiscard]] std::function<void(int64_t sequence)> marker() const;
   /// Notes not marked yet, oldest first, those after `after`.
   bool read_outbox(int64_t after, size_t limit, std::function<void(std::vector<OutboxRow>)> then);
-  bool put(StoredIncident incident);
-
   bool put(Baseline baseline) override;
   bool remove(const std::string& service) override;
 

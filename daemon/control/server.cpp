@@ -50,6 +50,9 @@ struct ControlServer::Client {
   ControlServer* server;
   Connection connection;
   Source source;
+  uint64_t active_us = 0;  // when it last read or wrote something, on the loop's clock
+  /// A subscriber who has read everything waits for what comes: that is no being stuck.
+  [[nodiscard]] bool may_wait() const { return connection.subscription() && connection.pending_output() == 0; }
 };
 
 Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, ControlBackend& backend,
@@ -59,6 +62,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(sd_event* loop, Cont
   std::unique_ptr<ControlServer> server(new ControlServer(backend));
   server->loop_ = loop;
   server->max_clients_ = options.max_clients;
+  server->patience_us_ = options.patience_us;
   server->listening_ = std::make_unique<Listening>(Listening{std::move(*listener), nullptr, nullptr});
   Result<Source> source =
       add_source(loop, server->listening_->listener.fd(), EPOLLIN, &ControlServer::on_listen, server.get());
@@ -83,6 +87,7 @@ int ControlServer::on_listen(sd_event_source* /*source*/, int /*fd*/, uint32_t /
 
 int ControlServer::on_client(sd_event_source* /*source*/, int /*fd*/, uint32_t events, void* client) {
   auto& self = *static_cast<Client*>(client);
+  sd_event_now(self.server->loop_, CLOCK_MONOTONIC, &self.active_us);
   self.server->settle(self, self.connection.on_events(events));
   return 0;
 }
@@ -129,11 +134,12 @@ void ControlServer::refuse(int fd) {
 void ControlServer::add_client(int fd) {
   UniqueFd socket(fd);
   const Result<Peer> peer = peer_of(fd);
-  if (clients_.size() >= max_clients_ || !peer) {
+  if (!peer || (clients_.size() >= max_clients_ && !make_room())) {
     refuse(fd);
     return;
   }
-  auto client = std::make_unique<Client>(Client{this, Connection(std::move(socket), *peer, dispatcher_), nullptr});
+  auto client = std::make_unique<Client>(Client{this, Connection(std::move(socket), *peer, dispatcher_), nullptr, 0});
+  sd_event_now(loop_, CLOCK_MONOTONIC, &client->active_us);
   Result<Source> source = add_source(loop_, fd, EPOLLIN, &ControlServer::on_client, client.get());
   if (!source) {
     refuse(fd);
@@ -143,6 +149,21 @@ void ControlServer::add_client(int fd) {
   ++counters_.accepted;
   clients_.emplace(client.get(), std::move(client));
   counters_.clients = clients_.size();
+}
+
+// Somebody whose scripts hang must not keep everybody else from asking what goes on.
+bool ControlServer::make_room() {
+  uint64_t now_us = 0;
+  if (sd_event_now(loop_, CLOCK_MONOTONIC, &now_us) < 0) return false;
+  Client* stuck = nullptr;
+  for (const auto& [client, owned] : clients_) {
+    if (client->may_wait()) continue;
+    if (stuck == nullptr || client->active_us < stuck->active_us) stuck = client;
+  }
+  if (stuck == nullptr || now_us - stuck->active_us < patience_us_) return false;
+  ++counters_.dropped;
+  drop(*stuck);
+  return true;
 }
 
 void ControlServer::settle(Client& client, bool alive) {

@@ -22,6 +22,9 @@ struct ControlOptions {
   std::string path{kDefaultSocketPath};
   std::string group = "stackwatch";  ///< whose members may connect, besides the daemon's own user and root
   size_t max_clients = 64;           ///< people and their scripts, not a crowd; bounds memory and descriptors
+  /// Where all places are taken, who has neither read nor written for so long makes room for a new client. A person
+  /// at the other end of a slow line needs less for a part of an answer.
+  uint64_t patience_us = 5'000'000;
 };
 
 /// The control socket: a Varlink server in the caller's loop. Never blocks, never throws; everything a client can make
@@ -58,6 +61,8 @@ class ControlServer {
   void pause_listening();
   void add_client(int fd);
   void refuse(int fd);
+  /// Drops the client that is stuck longest. False where none is.
+  bool make_room();
   /// After anything happened to a client: its next events, its end, the bound of all.
   void settle(Client& client, bool alive);
   void drop(Client& client);
@@ -65,6 +70,7 @@ class ControlServer {
 
   sd_event* loop_ = nullptr;
   size_t max_clients_ = 0;
+  uint64_t patience_us_ = 0;
   ControlCounters counters_;
   Dispatcher dispatcher_;
   std::unique_ptr<Listening> listening_;

@@ -16,8 +16,9 @@ namespace stackwatch {
 
 /// Debug sections of one object, uncompressed, together with its supplementary file. They are read into memory and not
 /// mapped: a file that shrinks while it is read costs an answer and not the process, and what was checked stays as it
-/// was. redis-server has 7 MB, postgres 25, a C++ program of 100 MB some 150; of larger ones only symbols are used.
-inline constexpr uint64_t kMaxDebugBytes = 192ULL << 20;
+/// was. redis-server has 7 MB, postgres 25, a C++ program of 60 MB some 90; of larger ones only symbols are used: with
+/// what is made of it, it must fit into [limits] memory (256 MB) beside the daemon, its maps and the tables of symbols.
+inline constexpr uint64_t kMaxDebugBytes = 112ULL << 20;
 /// Calls inlined into one place; templates nest some ten deep.
 inline constexpr size_t kMaxInlinedCalls = 16;
 

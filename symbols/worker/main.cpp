@@ -3,6 +3,7 @@
 // descriptor 3. Not for use by hand.
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <cstdio>
 
@@ -18,6 +19,9 @@ int main() {
     std::fputs("stackwatch-symbols: start: not started by stackwatchd (it starts this program itself)\n", stderr);
     return 2;
   }
+  // Before the filter of system calls.
+  const timeval idle{.tv_sec = stackwatch::SymbolServer::kIdleS, .tv_usec = 0};
+  ::setsockopt(stackwatch::protocol::kWorkerSocket, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
   ::fcntl(stackwatch::protocol::kWorkerSocket, F_SETFD, FD_CLOEXEC);
   if (const auto confined = stackwatch::enter_sandbox(); !confined) {
     std::fprintf(stderr, "stackwatch-symbols: %s\n", confined.error().message().c_str());

@@ -7,7 +7,7 @@
 
 namespace stackwatch {
 
-/// Address space of the worker: the tables it may keep (server.h: 64 MB and 256 MB of debug information), what loading
+/// Address space of the worker: the tables it may keep (server.h: 64 MB and 128 MB of debug information), what loading
 /// the largest object takes beside them, and its libraries.
 inline constexpr uint64_t kWorkerAddressSpaceBytes = 768ULL << 20;
 /// One descriptor per object that the daemon may know at a time, with its debug file and dwz's, and a few of its own.

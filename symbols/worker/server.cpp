@@ -46,6 +46,10 @@ bool SymbolServer::serve(int socket) {
   for (;;) {
     protocol::Received received = protocol::receive_packet(socket, true);
     if (received.status == protocol::IoStatus::kClosed) return true;
+    if (received.status == protocol::IoStatus::kWouldBlock) {
+      forget_all();
+      continue;
+    }
     if (received.status != protocol::IoStatus::kDone) return false;
     const auto request = protocol::parse_request(received.packet);
     if (!request) return false;
@@ -164,10 +168,7 @@ protocol::Names SymbolServer::resolve(const protocol::Resolve& request) {
       name = resolve_one(request.object, request.offsets[i]);
     } catch (const std::bad_alloc&) {
       // One object's tables do not fit beside the others': start over with none. It costs its names this once.
-      for (auto& [id, other] : objects_) {
-        other.unload();
-        if (other.object) other.object->unload_debug();
-      }
+      forget_all();
       name = {};
     }
     name.index = static_cast<uint16_t>(i);
@@ -214,6 +215,24 @@ SymbolServer::Served* SymbolServer::find_object(uint32_t id) {
   if (served == objects_.end()) return nullptr;
   served->second.last_use = ++uses_;
   return &served->second;
+}
+
+size_t SymbolServer::kept_bytes() const {
+  size_t total = 0;
+  for (const auto& [id, served] : objects_) {
+    total += served.table_bytes() + (served.object ? served.object->debug_bytes() : 0);
+  }
+  return total;
+}
+
+// Files stay open: what is asked for again is read again.
+void SymbolServer::forget_all() {
+  if (kept_bytes() == 0) return;
+  for (auto& [id, served] : objects_) {
+    served.unload();
+    if (served.object) served.object->unload_debug();
+  }
+  ::malloc_trim(0);
 }
 
 void SymbolServer::forget_old_tables() {

@@ -26,14 +26,21 @@ class SymbolServer {
 
   /// Debug information of all objects together, likewise: sections, and what was made of the units read. More than the
   /// sections of one object may have (kMaxDebugBytes).
-  static constexpr size_t kMaxDebugTotal = 256U << 20;
+  static constexpr size_t kMaxDebugTotal = 128U << 20;
+  /// Without a request for so long nothing is kept: [limits] memory counts the worker, and who is asked for a name once
+  /// in a while has no need of tables in between. Reading 100 MB again takes some 0.3 s: a hundredth of a core at
+  /// worst.
+  static constexpr int kIdleS = 30;
   /// CPU time for one answer; a file made to take forever ends the worker, and is known by that. Less than the time
   /// after which the daemon kills it (kRequestTimeoutNs in symbols/symbol_worker.h), which could also be a slow disk's
   /// fault.
   static constexpr int kMaxAnswerCpuS = 6;
 
-  /// Answers requests until the other side is gone. False where it sent something that is not a request.
+  /// Answers requests until the other side is gone. False where it sent something that is not a request. A receive
+  /// time-out of the socket (SO_RCVTIMEO) is when it gives its memory back.
   bool serve(int socket);
+  /// Tables and debug information, of all objects.
+  [[nodiscard]] size_t kept_bytes() const;
 
  private:
   struct Served {
@@ -54,6 +61,7 @@ class SymbolServer {
   [[nodiscard]] protocol::Name resolve_kernel(uint64_t address);
   [[nodiscard]] Served* find_object(uint32_t object);
   [[nodiscard]] bool answer(int socket, const protocol::Request& request, UniqueFd file);
+  void forget_all();
   void forget_old_tables();
   void forget_old_debug(size_t room);
 

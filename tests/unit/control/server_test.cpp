@@ -39,8 +39,9 @@ class ServerTest : public testing::Test {
     ASSERT_GE(sd_event_new(&loop), 0);
     loop_.reset(loop);
   }
-  void start(size_t max_clients = 64) {
-    auto server = ControlServer::start(loop_.get(), backend_, {path_, "no-such-group-stackwatch-test", max_clients});
+  void start(size_t max_clients = 64, uint64_t patience_us = 5'000'000) {
+    auto server =
+        ControlServer::start(loop_.get(), backend_, {path_, "no-such-group-stackwatch-test", max_clients, patience_us});
     ASSERT_TRUE(server) << server.error().message();
     server_ = std::move(*server);
   }
@@ -289,6 +290,40 @@ TEST_F(ServerTest, ClientsOverTheLimitAreRefusedAndTheOthersServed) {
   idle.pop_back();
   pump();
   expect_alive();
+}
+
+// Half a message, replies that nobody reads, nothing at all: whoever has been stuck longest makes room. A subscriber
+// who has read everything keeps its place.
+TEST_F(ServerTest, WhereAllPlacesAreTakenByStuckClientsANewOneIsServed) {
+  start(4, 0);
+  const UniqueFd subscriber = connect();
+  send_all(subscriber, kSubscribe);
+  pump();
+  receive(subscriber);
+  const UniqueFd silent = connect();
+  pump();
+  const UniqueFd half = connect();
+  send_all(half, kGetStatus.substr(0, 10));
+  pump();
+  const UniqueFd deaf = connect();
+  for (int i = 0; i < 4; ++i) send_all(deaf, kGetStacks);
+  pump();
+  EXPECT_EQ(server_->counters().clients, 4U);
+
+  std::vector<UniqueFd> served;
+  for (const UniqueFd* gone : {&silent, &half, &deaf}) {
+    served.push_back(connect());
+    send_all(served.back(), kGetStatus);
+    pump();
+    EXPECT_EQ(parse_all(receive(served.back())).size(), 1U);
+    bool closed = false;
+    receive(*gone, &closed);
+    EXPECT_TRUE(closed);
+  }
+  EXPECT_EQ(server_->counters().dropped, 3U);
+  bool closed = false;
+  receive(subscriber, &closed);
+  EXPECT_FALSE(closed);
 }
 
 TEST_F(ServerTest, WithoutDescriptorsClientsWaitAndTheLoopDoesNotSpin) {

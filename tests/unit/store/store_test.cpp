@@ -92,18 +92,13 @@ TEST_F(StoreThreadTest, ADirectoryThatComesLaterIsUsed) {
 
 TEST_F(StoreThreadTest, AFullDiskIsToldOnceAndLeftWhenThereIsRoom) {
   options_.bounds.bytes = 2U << 20U;
+  options_.to_json = [](const Alert&) { return std::string(100'000, 'x'); };
   auto store = open();
   ASSERT_TRUE(store->storing());
   size_t put = 0;
-  // Incidents that are not over are never pruned: they fill the place up.
-  const auto big = [](int i) {
-    StoredIncident incident;
-    incident.id = "i" + std::to_string(i);
-    incident.evidence.assign(100'000, 'x');
-    return incident;
-  };
+  // Alerts that fire are never pruned: they fill the place up.
   for (int i = 0; i < 100 && store->storing(); ++i) {
-    put += store->put(big(i)) ? 1 : 0;
+    put += store->put(alert("a" + std::to_string(i))) ? 1 : 0;
     ASSERT_TRUE(store->flush(10));
   }
   EXPECT_FALSE(store->storing());
