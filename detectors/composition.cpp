@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "detectors/alternatives.h"
 
@@ -75,7 +76,7 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
   if (index_.follow(delta.stacks)) start_over();
   last_end_s_ = delta.time_s;
   probe_ = delta.probe;
-  if (tick_.total <= 0 || too_lossy(delta, tick_.total)) return skip();
+  if (tick_.total <= 0 || too_lossy(delta, tick_.total) || is_settling(delta)) return skip();
 
   ++ticks_;
   window_.push(tick_);
@@ -95,6 +96,16 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
 std::optional<Finding> CompositionDetector::skip() const {
   if (!change_) return std::nullopt;
   return report();
+}
+
+// Unwind tables come some seconds after the process is attached. Until then its stacks lack their roots, and callers
+// have shares that they never have again: one such tick among the first is a dispersion of hundreds for an hour. A
+// program whose stacks stay incomplete is judged as it is.
+bool CompositionDetector::is_settling(const NamedDelta& delta) {
+  if (!learning_ || settled_) return false;
+  settling_s_ += delta.interval_s;
+  settled_ = !too_rootless(delta, tick_.total) || settling_s_ > kMaxSettling_s;
+  return !settled_;
 }
 
 void CompositionDetector::set_policy(const DetectionPolicy& policy) {
@@ -117,6 +128,8 @@ void CompositionDetector::start_over() {
   change_.reset();
   calibrated_total_ = 0;
   learned_ticks_ = watched_from_ = window_.pushed();
+  settling_s_ = 0;
+  settled_ = false;
   learning_ = true;
 }
 
@@ -203,7 +216,8 @@ Result<void> CompositionDetector::restore(std::string_view saved) {
   return {};
 }
 
-// A stack or function that is seen for the first time gets its name, and what a predecessor had learned about it.
+// A stack or function that is seen for the first time gets its name, and what a predecessor had learned about it; the
+// latter at the end of the start-up where there is one.
 void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& functions) {
   for (const Tick::Entry& entry : tick.entries) {
     if (entry.stack >= stack_names_.size()) stack_names_.resize(entry.stack + 1);
@@ -211,12 +225,35 @@ void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& fun
     const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
     (void)index_.functions_of(entry.stack);
     if (entry.stack >= baseline_.by_stack.size()) baseline_.by_stack.resize(entry.stack + 1);
-    baseline_.by_stack[entry.stack] += unclaimed_.claim_stack(name);
+    if (!start_up_s_) baseline_.by_stack[entry.stack] += unclaimed_.claim_stack(name);
   }
   if (baseline_.by_function.size() < index_.functions()) baseline_.by_function.resize(index_.functions());
   for (auto f = static_cast<uint32_t>(function_names_.size()); f < index_.functions(); ++f) {
     function_names_.push_back(name_of(index_.function(f), functions));
+    if (!start_up_s_) baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+  }
+}
+
+// A process is a fork of somebody else's program before it is its own: both have a main. What a predecessor left to a
+// name goes to the function that has it and was there most.
+void CompositionDetector::claim_heritage() {
+  const StackCounts seen = sum_since(0);
+  const auto by_count = [](uint32_t items, const auto& count) {
+    std::vector<uint32_t> order(items);
+    std::iota(order.begin(), order.end(), 0U);
+    std::ranges::stable_sort(order, [&](uint32_t a, uint32_t b) { return count(a) > count(b); });
+    return order;
+  };
+  const auto stacks = static_cast<uint32_t>(stack_names_.size());
+  for (const uint32_t stack : by_count(stacks, [&](uint32_t i) { return seen.stack(i); })) {
+    if (stack_names_[stack] != 0) baseline_.by_stack[stack] += unclaimed_.claim_stack(stack_names_[stack]);
+  }
+  const auto functions = static_cast<uint32_t>(function_names_.size());
+  for (const uint32_t f : by_count(functions, [&](uint32_t i) { return seen.function(i); })) {
     baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+  }
+  for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
+    if (streams_[stream].used) moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
   }
 }
 
@@ -226,6 +263,7 @@ bool CompositionDetector::is_starting_up(const Tick& tick) {
   learned_ticks_ = watched_from_ = window_.pushed();
   if (*start_up_s_ <= 0) {
     start_up_s_.reset();
+    claim_heritage();
     calibrate_all();
   }
   return true;

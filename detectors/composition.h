@@ -49,6 +49,10 @@ class CompositionDetector final : public Detector {
   static constexpr double kReturnScore = 10;
   static constexpr double kReturnTicks = 10;
 
+  /// Where so many stacks lack their roots for longer than this, they always will: a JIT compiler's, say. Unwind tables
+  /// took 17 s to come when 50 processes were attached at once.
+  static constexpr double kMaxSettling_s = 60;
+
   CompositionDetector(const DetectionPolicy& policy, const CompositionSettings& settings);
 
   [[nodiscard]] std::string_view name() const override { return kName; }
@@ -79,7 +83,9 @@ class CompositionDetector final : public Detector {
 
   void start_over();
   void learn_names(const Tick& tick, const FunctionTable& functions);
+  [[nodiscard]] bool is_settling(const NamedDelta& delta);
   [[nodiscard]] bool is_starting_up(const Tick& tick);
+  void claim_heritage();
   std::optional<Finding> skip() const;
   void learn(const Tick& tick);
   void learn_first(const Tick& tick);
@@ -130,7 +136,9 @@ class CompositionDetector final : public Detector {
   std::vector<uint64_t> stack_names_;     // by stack; 0: not seen yet
   std::vector<uint64_t> function_names_;  // by number in index_
   std::optional<double> start_up_s_;      // what is left of the time in which a successor is not judged
-  bool inherited_ = false;                // the baseline is a predecessor's, and what was learned since
+  double settling_s_ = 0;                 // time in which nothing was learned because stacks lacked their roots
+  bool settled_ = false;
+  bool inherited_ = false;  // the baseline is a predecessor's, and what was learned since
   TickWindow window_;
   Tick tick_;  // scratch
   std::vector<ShareDispersion::Share> shares_;

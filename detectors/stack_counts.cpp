@@ -114,4 +114,8 @@ bool too_lossy(const NamedDelta& delta, double total) {
   return uncounted + unnamed > kMaxLostShare * (total + uncounted);
 }
 
+bool too_rootless(const NamedDelta& delta, double total) {
+  return static_cast<double>(delta.lost[LossReason::kUnwindIncomplete]) > kMaxLostShare * total;
+}
+
 }  // namespace stackwatch

@@ -110,4 +110,7 @@ struct StackCounts {
 /// Whether so much of a tick was lost, or counted under [unnamed] because names came late, that its shares say nothing.
 [[nodiscard]] bool too_lossy(const NamedDelta& delta, double total);
 
+/// Whether so many stacks of a tick lack their root that shares of callers say nothing.
+[[nodiscard]] bool too_rootless(const NamedDelta& delta, double total);
+
 }  // namespace stackwatch

@@ -72,19 +72,21 @@ constexpr std::array<std::string_view, 32> kWork = {"io_schedule",
                                                     "mutex_lock_killable",
                                                     "down_read",
                                                     "down_write"};
-// What the user side of a lock or of a wait is called; kernel functions are all primitives.
-constexpr std::array<std::string_view, 12> kPlumbing = {"futex_wait",
-                                                        "__futex_abstimed_wait_common",
-                                                        "__futex_abstimed_wait_common64",
-                                                        "syscall",
-                                                        "__read",
-                                                        "__write",
-                                                        "__pread64",
-                                                        "__pwrite64",
-                                                        "read",
-                                                        "write",
-                                                        "pread64",
-                                                        "pwrite64"};
+// What the user side of a lock or of a wait is called; kernel functions are all primitives. glibc has several names for
+// one address, and a symbol table gives any of them.
+constexpr std::array<std::string_view, 26> kPlumbing = {"futex_wait", "__futex_abstimed_wait_common",
+                                                        "syscall",    "__futex_abstimed_wait_common64",
+                                                        "read",       "write",
+                                                        "pread",      "pwrite",
+                                                        "pread64",    "pwrite64",
+                                                        "readv",      "writev",
+                                                        "preadv",     "pwritev",
+                                                        "preadv64",   "pwritev64",
+                                                        "preadv2",    "pwritev2",
+                                                        "preadv64v2", "pwritev64v2",
+                                                        "open",       "open64",
+                                                        "msync",      "sync_file_range",
+                                                        "syncfs",     "fallocate64"};
 
 constexpr std::string_view kKernelSuffix = "_[k]";
 

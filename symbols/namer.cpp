@@ -89,6 +89,9 @@ void Namer::learn(const ProcessKey& process, int32_t pid_in_ns, ExecId exec) {
   if (processes_.size() >= kMaxProcesses && !processes_.contains(process)) return;
   Process& owner = processes_[process];
   owner.pid_in_ns = pid_in_ns;
+  // Probes tell their stacks one after the other, so one of before the exec may come after those of the new program.
+  // Taken for the current program it would leave that one without names for good. An exec makes the id larger.
+  if (!owner.images.empty() && exec < owner.images.back().exec) return;
   if (owner.images.size() == kImagesPerProcess) drop_oldest_image(owner);
   Image& image = owner.images.emplace_back();
   image.exec = exec;

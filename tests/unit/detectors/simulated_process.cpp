@@ -11,7 +11,7 @@ SimulatedProcess::SimulatedProcess(std::vector<Leaf> leaves, uint64_t seed, doub
     : random_(seed), leaves_(std::move(leaves)), samples_(samples_per_tick), wander_(leaves_.size()) {
   for (const Leaf& leaf : leaves_) {
     std::vector<FunctionId> frames;
-    for (const std::string& name : leaf.stack) frames.push_back(function(name));
+    for (const std::string& name : leaf.stack) frames.push_back(functions_.intern(leaf.object, name));
     ids_.push_back(stacks_.intern(frames));
   }
   delta_.process = {4711, 0};

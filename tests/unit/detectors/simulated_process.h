@@ -15,6 +15,7 @@ class SimulatedProcess {
   struct Leaf {
     std::vector<std::string> stack;  ///< root first
     double share = 0;                ///< exclusive, of all samples; normalised when drawn
+    std::string object = "program";  ///< that all its frames are in
   };
 
   SimulatedProcess(std::vector<Leaf> leaves, uint64_t seed, double samples_per_tick = 99);

@@ -187,6 +187,14 @@ TEST(Wait, TruncatingTheInputChangesNoEarlierFinding) {
   }
 }
 
+TEST(WaitKind, TheCLibrarysWayIntoTheKernelExplainsNothing) {
+  for (const char* name :
+       {"pwrite", "__pwrite64", "__libc_pwrite64", "readv", "ep_poll_[k]", "__GI___pthread_mutex_lock"})
+    EXPECT_TRUE(is_wait_primitive(name)) << name;
+  for (const char* name : {"append_log", "pwrite_all", "reader", "MyFile::write"})
+    EXPECT_FALSE(is_wait_primitive(name)) << name;
+}
+
 TEST(WaitKind, TheLeafMostNameThatTellsDecides) {
   FunctionTable functions;
   const auto kind = [&](const Frames& frames) {

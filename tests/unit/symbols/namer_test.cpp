@@ -292,6 +292,19 @@ TEST_F(NamerTest, StacksOfTheImageBeforeAnExecKeepTheirNames) {
   EXPECT_THAT(names_of(namer->take_named().at(0)), ElementsAre("[unknown]")) << "the new image has nothing there";
 }
 
+TEST_F(NamerTest, StackOfBeforeTheExecThatComesLateTakesNothingFromTheNewProgram) {
+  const auto namer = make();
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{1}, user_stack({here()}, ExecId{2})));
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{2}, user_stack({here()}, ExecId{1})));
+  ASSERT_TRUE(wait_answering(*namer));
+  ASSERT_TRUE(namer->request(self, ::getpid(), StackHash{3}, user_stack({here()}, ExecId{2})));
+  ASSERT_TRUE(wait_answering(*namer));
+  for (const NamedStack& stack : namer->take_named()) {
+    EXPECT_THAT(names_of(stack), ElementsAre(stack.hash == StackHash{2} ? "[unknown]" : "function"))
+        << stack.hash.value;
+  }
+}
+
 TEST_F(NamerTest, KernelFramesComeBelowTheUserFramesAndSayThatTheyAre) {
   const auto namer = make();
   RawStack stack{ExecId{1}, {here(), here() + 4}, {0xffffffff81000010, 0xffffffff81000020}};

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "corpus_replay.h"
+
+#include <rapidjson/document.h>
+#include <rapidjson/istreamwrapper.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "capture/reader.h"
+#include "daemon/capture_source.h"
+#include "daemon/detection.h"
+
+namespace stackwatch {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Names and unwind tables come in the first seconds; what is sampled until then is no part of the mix.
+constexpr double kStartUp_s = 20;
+/// Length of the blocks that the dispersion is measured over: longer than a request, much shorter than the baseline.
+constexpr double kBlock_s = 10;
+
+Result<CorpusRun> read_truth(const fs::path& path) {
+  std::ifstream file(path);
+  rapidjson::IStreamWrapper stream(file);
+  rapidjson::Document truth;
+  truth.ParseStream(stream);
+  const auto broken = [&](const char* key) { return fail(path.string(), std::string("it has no valid ") + key); };
+  if (truth.HasParseError() || !truth.IsObject()) return broken("JSON object");
+  CorpusRun run;
+  for (const auto& [key, value] : {std::pair{"run", &run.name}, {"case", &run.kind}}) {
+    if (!truth.HasMember(key) || !truth[key].IsString()) return broken(key);
+    *value = truth[key].GetString();
+  }
+  for (const auto& [key, value] : {std::pair{"started_s", &run.started_s},
+                                   {"onset_s", &run.onset_s},
+                                   {"ended_s", &run.ended_s},
+                                   {"cpu_s", &run.cpu_s},
+                                   {"planned_cpu_s", &run.planned_cpu_s}}) {
+    if (!truth.HasMember(key) || !truth[key].IsNumber()) return broken(key);
+    *value = truth[key].GetDouble();
+  }
+  if (!truth.HasMember("pid") || !truth["pid"].IsInt()) return broken("pid");
+  run.pid = truth["pid"].GetInt();
+  if (!truth.HasMember("change") || !truth["change"].IsBool()) return broken("change");
+  run.is_change = truth["change"].GetBool();
+  if (!truth.HasMember("functions") || !truth["functions"].IsArray()) return broken("functions");
+  for (const auto& function : truth["functions"].GetArray()) {
+    if (!function.IsString()) return broken("functions");
+    run.functions.emplace_back(function.GetString());
+  }
+  return run;
+}
+
+/// Samples of one run, tick by tick.
+class Sampling {
+ public:
+  explicit Sampling(const CorpusRun& run) : run_(run) {}
+
+  void add(double time_s, const NamedDelta& delta) {
+    double total = 0;
+    double right = 0;
+    for (const NamedDelta::Value& value : delta.values) {
+      total += static_cast<double>(value.value);
+      if (is_right(delta, value.stack)) right += static_cast<double>(value.value);
+    }
+    if (time_s < run_.started_s + kStartUp_s || time_s > run_.ended_s) return;
+    if (time_s >= run_.onset_s && run_.onset_s > run_.started_s) {
+      after_.first += right;
+      after_.second += total;
+      return;
+    }
+    auto& block = blocks_[static_cast<int64_t>(time_s / kBlock_s)];
+    block.first += right;
+    block.second += total;
+  }
+
+  [[nodiscard]] Sampled result() const {
+    Sampled out;
+    std::pair<double, double> sum{0, 0};
+    for (const auto& [time, block] : blocks_) {
+      sum.first += block.first;
+      sum.second += block.second;
+    }
+    if (sum.second == 0) return out;
+    out.share_before = sum.first / sum.second;
+    out.share_after = after_.second > 0 ? after_.first / after_.second : out.share_before;
+    out.per_second = sum.second / (static_cast<double>(blocks_.size()) * kBlock_s);
+    out.dispersion = dispersion(out.share_before);
+    return out;
+  }
+
+ private:
+  [[nodiscard]] bool is_right(const NamedDelta& delta, StackId stack) {
+    return std::ranges::any_of((*delta.stacks)[stack], [&](FunctionId id) {
+      return std::ranges::find(run_.functions, (*delta.functions)[id].name) != run_.functions.end();
+    });
+  }
+
+  /// Pearson's statistic over its degrees of freedom.
+  [[nodiscard]] double dispersion(double share) const {
+    double squares = 0;
+    int used = 0;
+    for (const auto& [time, block] : blocks_) {
+      const double variance = block.second * share * (1 - share);
+      if (variance <= 0) continue;
+      squares += (block.first - block.second * share) * (block.first - block.second * share) / variance;
+      ++used;
+    }
+    return used > 2 ? std::max(1.0, squares / (used - 1)) : 1;
+  }
+
+  const CorpusRun& run_;
+  std::map<int64_t, std::pair<double, double>> blocks_;  // before the onset: right, total
+  std::pair<double, double> after_{0, 0};
+};
+
+Firing firing_of(const Alert& alert) {
+  Firing firing{static_cast<double>(alert.updated_ns) * 1e-9,
+                alert.process.pid_in_ns,
+                alert.process.exe,
+                alert.detector,
+                {alert.frame},
+                alert.before,
+                alert.after};
+  for (const Alert::Contributor& other : alert.contributors) {
+    if (std::ranges::find(firing.frames, other.frame) == firing.frames.end()) firing.frames.push_back(other.frame);
+  }
+  return firing;
+}
+
+class Replay {
+ public:
+  Replay(CaptureSource& source, const JudgedWith& with, const std::vector<CorpusRun>& runs)
+      : source_(source),
+        detection_(with.policy, with.detectors),
+        policy_(with.alerting, source.clock(), sequential_alert_ids(),
+                AlertContext{
+                    [this](const ProcessKey& process) { return source_.identify(process); },
+                    [this](const ProcessKey& process, ProbeKind probe) { return source_.losses(process, probe); }}) {
+    for (const CorpusRun& run : runs) runs_[run.name] = &run;
+  }
+
+  Result<Replayed> run() {
+    for (;;) {
+      auto batch = source_.next();
+      if (!batch) return Failure(batch.error());
+      if (!*batch) break;
+      tick(**batch);
+    }
+    for (const auto& [name, sampling] : sampling_) out_.sampled[name] = sampling.result();
+    return std::move(out_);
+  }
+
+ private:
+  void tick(const TickBatch& batch) {
+    const double offset_s = static_cast<double>(batch.realtime_offset_ns.value_or(0)) * 1e-9;
+    for (const NamedDelta& delta : batch.deltas) {
+      if (delta.probe != ProbeKind::kOnCpu) continue;
+      if (const CorpusRun* const run = run_of(delta.process)) {
+        sampling_.try_emplace(run->name, *run).first->second.add(delta.time_s + offset_s, delta);
+      }
+    }
+    const std::vector<Observation> observations = detection_.observe(batch, &source_);
+    out_.streams = std::max(out_.streams, detection_.streams());
+    out_.seconds = std::max(out_.seconds, batch.time_s);
+    for (const Observation& observation : observations) count_claims(observation, batch.time_s + offset_s);
+    for (const Alert& alert :
+         policy_.tick(batch.time_s, observations, batch.exits, batch.replaced, batch.realtime_offset_ns)) {
+      if (alert.is_firing()) out_.firings.push_back(firing_of(alert));
+    }
+  }
+
+  /// The run that does it: of several workers, one.
+  const CorpusRun* run_of(const ProcessKey& process) {
+    const ProcessIdentity identity = source_.identify(process);
+    const auto run = runs_.find(fs::path(identity.exe).filename().string());
+    if (run == runs_.end()) return nullptr;
+    const bool has_siblings = run->second->kind == "busyworker";
+    return !has_siblings || identity.pid_in_ns == run->second->pid ? run->second : nullptr;
+  }
+
+  void count_claims(const Observation& observation, double time_s) {
+    if (observation.findings.empty()) return;
+    const CorpusRun* const run = run_of(observation.process);
+    if (run == nullptr || time_s < run->onset_s) return;
+    for (const Finding& finding : observation.findings) {
+      const bool is_new = claimed_
+                              .emplace(observation.process, observation.probe, std::string(finding.detector),
+                                       finding.frame.value_or(FunctionId{UINT32_MAX}))
+                              .second;
+      if (is_new) ++out_.claims[run->name];
+    }
+  }
+
+  CaptureSource& source_;
+  Detection detection_;
+  AlertPolicy policy_;
+  std::map<std::string, const CorpusRun*> runs_;
+  std::map<std::string, Sampling> sampling_;
+  std::set<std::tuple<ProcessKey, ProbeKind, std::string, FunctionId>> claimed_;
+  Replayed out_;
+};
+
+}  // namespace
+
+Result<std::vector<CorpusRun>> read_corpus(const std::string& directory) {
+  std::vector<CorpusRun> runs;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (!entry.path().string().ends_with(".truth.json")) continue;
+    auto run = read_truth(entry.path());
+    if (!run) return Failure(run.error());
+    runs.push_back(std::move(*run));
+  }
+  if (error || runs.empty()) {
+    return fail(directory, "it has no truths (NAME.truth.json)", "bench/detection/corpus/record.sh records some");
+  }
+  std::ranges::sort(runs, {}, &CorpusRun::name);
+  return runs;
+}
+
+Result<Replayed> replay_capture(const std::string& path, const JudgedWith& with, const std::vector<CorpusRun>& runs) {
+  auto reader = CaptureReader::open(path);
+  if (!reader) return Failure(reader.error());
+  CaptureSource source(std::move(*reader));
+  JudgedWith adjusted = with;
+  adjusted.policy.tick_s = source.header().tick_s;
+  return Replay(source, adjusted, runs).run();
+}
+
+}  // namespace stackwatch
