@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,21 @@ struct Contributor {
   double after = 0;
 };
 
+/// Cost that only moved: nothing takes more than before, but it has another name or another caller.
+struct CostShift {
+  enum class Kind : uint8_t {
+    kRenamed,   ///< `from` vanished, `to` takes as much in its place
+    kInlined,   ///< `from` vanished, its caller `to` takes as much more by itself
+    kOutlined,  ///< the other way round: what `from` did by itself its new callee `to` does
+    kMoved,     ///< `what` is called by `to` instead of `from`
+  };
+  Kind kind = Kind::kRenamed;
+  std::optional<FunctionId> from;
+  std::optional<FunctionId> to;
+  std::optional<FunctionId> under;  ///< renamed: the caller; none where they are roots
+  std::optional<FunctionId> what;   ///< moved
+};
+
 /// One detector's claim at one tick: this stream of this process is not what it was.
 struct Finding {
   std::string_view detector;  ///< name of the detector; static storage
@@ -31,6 +47,7 @@ struct Finding {
   double onset_s = 0;                     ///< most likely time of the change; same time line as NamedDelta::time_s
   double score = 0;                       ///< natural logarithm of the evidence for a change against none
   double threshold = 0;                   ///< the score that the false-alarm budget asks for
+  std::optional<CostShift> shift;         ///< the change is no more than this
   std::vector<Contributor> contributors;  ///< other functions that changed significantly, largest change first
 };
 

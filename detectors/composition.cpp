@@ -36,6 +36,10 @@ constexpr uint64_t kRefreshEvery = 10;
 // A standing finding ends when its change is less than this part of what is worth telling.
 constexpr double kStillWorth = 0.5;
 
+// Cost that only moved is the new baseline after so many times the length of a first one: until then the attribution
+// had time to see that it is more than that.
+constexpr double kAdoptShift = 2;
+
 // A change that was not worth telling is looked at again after so many ticks: the look costs a pass over the window.
 constexpr uint64_t kRetryEvery = 4;
 
@@ -381,6 +385,7 @@ std::optional<Finding> CompositionDetector::look_for_change() {
   if (!cause) return std::nullopt;
   change.cause = *std::move(cause);
   if (!worth_telling(change, 1)) return std::nullopt;
+  change.shift = shift_of(change.after, change.dispersion);
   change_ = std::move(change);
   return report();
 }
@@ -388,6 +393,15 @@ std::optional<Finding> CompositionDetector::look_for_change() {
 std::optional<Cause> CompositionDetector::cause_of(const StackCounts& after, double dispersion,
                                                    std::optional<uint32_t> function) {
   return find_cause(index_, baseline_, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
+}
+
+std::optional<CostShift> CompositionDetector::shift_of(const StackCounts& after, double dispersion) {
+  return find_cost_shift(index_, baseline_, after,
+                         {dispersion, policy_.min_change_share, settings_.min_relative_change});
+}
+
+double CompositionDetector::adopt_after_s(const Change& change) const {
+  return change.shift ? std::min(settings_.adopt_after_s, kAdoptShift * settings_.learn_s) : settings_.adopt_after_s;
 }
 
 bool CompositionDetector::worth_telling(const Change& change, double part) const {
@@ -453,7 +467,7 @@ std::optional<Finding> CompositionDetector::follow_change(const Tick& tick) {
     forget_change();
     return std::nullopt;
   }
-  if (last_end_s_ - change_->onset_s >= settings_.adopt_after_s) {
+  if (last_end_s_ - change_->onset_s >= adopt_after_s(*change_)) {
     adopt();
     return std::nullopt;
   }
@@ -470,7 +484,9 @@ void CompositionDetector::refresh(const Tick& tick) {
   } else {
     change.cause.after = change.after.stack_share(change.cause.stack);
   }
-  if (!change.cause.function || change.ticks % kRefreshEvery != 0) return;
+  if (change.ticks % kRefreshEvery != 0) return;
+  change.shift = shift_of(change.after, change.dispersion);
+  if (!change.cause.function) return;
   if (auto cause = cause_of(change.after, change.dispersion, change.cause.function)) change.cause = *std::move(cause);
 }
 
@@ -525,6 +541,7 @@ Finding CompositionDetector::report() const {
   out.onset_s = change.onset_s;
   out.score = change.score;
   out.threshold = threshold();
+  out.shift = change.shift;
   out.contributors = cause.contributors;
   return out;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "detectors/attribution.h"
+#include "detectors/cost_shift.h"
 #include "detectors/detector.h"
 #include "detectors/dispersion.h"
 #include "detectors/evidence.h"
@@ -35,6 +36,8 @@ namespace stackwatch {
 /// since then give the cause (attribution.h). Frame and onset stay for as long as the finding stands. It ends when
 /// evidence for the baseline against the change has built up likewise (kReturnScore, at least kReturnTicks), when the
 /// change since the onset is smaller than half of what is worth telling, or when it has become the baseline.
+/// Where cost only moved (cost_shift.h), the finding says so. It becomes the baseline soon: who waits for an hour sees
+/// no other change in that time.
 /// Assumptions. Counts vary around a constant share with a dispersion that is about constant over `memory_s` and
 /// correlated over no more than two minutes. One change at a time: while a finding stands, another one in the same
 /// process is not told.
@@ -77,7 +80,8 @@ class CompositionDetector final : public Detector {
     double score = 0;
     double dispersion = 1;
     double returned = 0;  // evidence for the baseline
-    uint64_t ticks = 0;   // since it was found
+    std::optional<CostShift> shift;
+    uint64_t ticks = 0;  // since it was found
     StackCounts after;
   };
 
@@ -111,6 +115,9 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] double quarantine_s() const;
   /// `part` of the smallest change worth telling.
   [[nodiscard]] bool worth_telling(const Change& change, double part) const;
+  /// A finding that is no more than cost that moved is the new baseline after this time.
+  [[nodiscard]] double adopt_after_s(const Change& change) const;
+  [[nodiscard]] std::optional<CostShift> shift_of(const StackCounts& after, double dispersion);
   [[nodiscard]] std::optional<Cause> cause_of(const StackCounts& after, double dispersion,
                                               std::optional<uint32_t> function);
   /// First tick of the window that belongs to the change of a function (or stack), most likely.
