@@ -51,6 +51,29 @@ std::string contributors_text(const JsonValue& alert) {
   return table.text(Style{});
 }
 
+int64_t process_count(const JsonValue& alert) {
+  const int64_t listed = static_cast<int64_t>(array_of(alert, "processes").GetArray().Size());
+  return std::max<int64_t>(1, listed + integer_of(alert, "processes_omitted"));
+}
+
+std::string and_more(const JsonValue& alert) {
+  const int64_t more = process_count(alert) - 1;
+  return more > 0 ? " and " + std::to_string(more) + " more" : "";
+}
+
+std::string processes_text(const JsonValue& alert) {
+  using enum Table::Align;
+  if (process_count(alert) == 1) return "";
+  Table table({{"    PROCESS"}, {"ONSET"}, {"BEFORE", kRight}, {"AFTER", kRight}, {"STANDS"}});
+  for (const JsonValue& member : array_of(alert, "processes").GetArray()) {
+    table.add({"    " + process_text(object_of(member, "process")), local_time_text(text_of(member, "onset")),
+               measure_of(member, "before", alert), measure_of(member, "after", alert),
+               flag_of(member, "stands") ? "yes" : "no"});
+  }
+  const int64_t omitted = integer_of(alert, "processes_omitted");
+  return table.text(Style{}) + (omitted > 0 ? "    (" + std::to_string(omitted) + " more)\n" : "");
+}
+
 }  // namespace
 
 std::string render_alerts(const JsonValue& reply, const Style& style) {
@@ -60,7 +83,7 @@ std::string render_alerts(const JsonValue& reply, const Style& style) {
   for (const JsonValue& alert : array_of(reply, "alerts").GetArray()) {
     const bool firing = text_of(alert, "state") == "firing";
     table.add({safe_text(text_of(alert, "id"), 64), safe_text(text_of(alert, "state"), 16),
-               local_time_text(text_of(alert, "onset")), process_text(object_of(alert, "process")),
+               local_time_text(text_of(alert, "onset")), process_text(object_of(alert, "process")) + and_more(alert),
                safe_text(text_of(alert, "detector"), 24), measure_of(alert, "before", alert),
                measure_of(alert, "after", alert), frame_text(alert, kFrameColumns)},
               firing ? Table::Emphasis::kAlarm : Table::Emphasis::kNone);
@@ -71,7 +94,7 @@ std::string render_alerts(const JsonValue& reply, const Style& style) {
 
 std::string render_alert_line(const JsonValue& alert, const Style& style) {
   return local_time_text(text_of(alert, "updated")) + " " + state_text(alert, style) + " " +
-         process_text(object_of(alert, "process")) + ": " + frame_text(alert, kFrameColumns) + " " +
+         process_text(object_of(alert, "process")) + and_more(alert) + ": " + frame_text(alert, kFrameColumns) + " " +
          measure_of(alert, "before", alert) + " -> " + measure_of(alert, "after", alert) + " since " +
          local_time_text(text_of(alert, "onset")) + " (" + safe_text(text_of(alert, "detector"), 24) + ") " +
          safe_text(text_of(alert, "id"), 64) + "\n";
@@ -79,8 +102,8 @@ std::string render_alert_line(const JsonValue& alert, const Style& style) {
 
 std::string render_alert(const JsonValue& alert, const Style& style) {
   const JsonValue& process = object_of(alert, "process");
-  std::string text = style.bold(process_text(process)) + " " + frame_text(alert, kFrameColumns) + ": " +
-                     measure_of(alert, "before", alert) + " -> " + measure_of(alert, "after", alert) + " " +
+  std::string text = style.bold(process_text(process) + and_more(alert)) + " " + frame_text(alert, kFrameColumns) +
+                     ": " + measure_of(alert, "before", alert) + " -> " + measure_of(alert, "after", alert) + " " +
                      state_text(alert, style) + "\n";
   text += row("alert", safe_text(text_of(alert, "id"), 64));
   text += row("onset", local_time_text(text_of(alert, "onset")));
@@ -88,6 +111,13 @@ std::string render_alert(const JsonValue& alert, const Style& style) {
   text += row("updated", local_time_text(text_of(alert, "updated")));
   if (const std::string_view resolved = text_of(alert, "resolved"); !resolved.empty()) {
     text += row("resolved", local_time_text(resolved) + " " + safe_text(text_of(alert, "resolution")));
+  }
+  const JsonValue& shift = object_of(alert, "shift");
+  if (const std::string_view kind = text_of(shift, "kind"); !kind.empty()) {
+    const std::string_view what = text_of(shift, "what");
+    text += row(safe_text(kind, 16), (what.empty() ? "" : safe_text(what, kFrameColumns) + ": ") +
+                                         safe_text(text_of(shift, "from"), kFrameColumns) + " -> " +
+                                         safe_text(text_of(shift, "to"), kFrameColumns));
   }
   text += row("executable", safe_text(text_of(process, "exe")));
   text += row("unit", safe_text(text_of(process, "unit")));
@@ -99,7 +129,7 @@ std::string render_alert(const JsonValue& alert, const Style& style) {
                                 " (natural logarithm of the evidence); budget " +
                                 safe_text(text_of(alert, "false_alarm_budget"), 32));
   text += row("lost", losses_text(object_of(alert, "lost")));
-  return text + stack_text(alert) + contributors_text(alert);
+  return text + processes_text(alert) + stack_text(alert) + contributors_text(alert);
 }
 
 }  // namespace stackwatch

@@ -23,6 +23,10 @@ struct ProcessIdentity {
   std::string unit;  ///< the systemd unit in the cgroup path; empty where there is none
 };
 
+/// Whether two processes are lives or workers of one service: same exe, unit (else cgroup) and comm. Where the exe is
+/// not known (kernel threads, no privilege) a name alone is not enough.
+[[nodiscard]] bool same_service(const ProcessIdentity& a, const ProcessIdentity& b);
+
 enum class AlertState : uint8_t { kPending, kFiring, kResolved };
 [[nodiscard]] std::string_view to_string(AlertState state);
 [[nodiscard]] std::optional<AlertState> parse_alert_state(std::string_view name);
@@ -35,14 +39,37 @@ struct Alert {
     double after = 0;
   };
 
+  /// One of the processes that changed in the same way.
+  struct Member {
+    ProcessIdentity process;
+    uint64_t onset_ns = 0;
+    double before = 0;
+    double after = 0;
+    bool stands = true;  ///< its part is not over
+  };
+
+  /// The change is no more than cost that moved: what is told is no alarm. Names as in CostShift (core/finding.h).
+  struct Shift {
+    std::string kind;  ///< renamed, inlined, outlined, moved
+    std::string from;
+    std::string to;
+    std::string under;  ///< may be empty
+    std::string what;   ///< empty unless moved
+  };
+
   std::string id;  ///< unique over restarts
   AlertState state = AlertState::kPending;
   uint64_t opened_ns = 0;  ///< first finding
   uint64_t onset_ns = 0;   ///< when the change began, most likely
   uint64_t updated_ns = 0;
   std::optional<uint64_t> resolved_ns;
-  std::string resolution;  ///< why it is resolved: "back to its baseline", "the process exited", …; else empty
-  ProcessIdentity process;
+  std::string resolution;   ///< why it is resolved: "back to its baseline", "the process exited", …; else empty
+  ProcessIdentity process;  ///< the first that it was told of
+  /// Workers of one service with one cause, from when it fires on: `process` first, then in the order in which they
+  /// joined. Bounded; those without a place are `processes_omitted`.
+  std::vector<Member> processes;
+  uint64_t processes_omitted = 0;
+  std::optional<Shift> shift;
   std::string detector;
   ProbeKind probe = ProbeKind::kOnCpu;
   std::string frame;               ///< empty where the whole process is meant
@@ -56,6 +83,11 @@ struct Alert {
   Losses lost;                     ///< of the attachment's probe, from attaching until the last update
   std::vector<Contributor> contributors;
 
+  /// How many processes it is about.
+  [[nodiscard]] uint64_t process_count() const { return processes.empty() ? 1 : processes.size() + processes_omitted; }
+  /// Gives the keys their pids of the initial pid namespace, given that of `process`: the others' are known where that
+  /// is the namespace in which they are shown, else they stay 0.
+  void set_keys(const ProcessKey& of_process);
   [[nodiscard]] bool is_firing() const { return state == AlertState::kFiring; }
 };
 

@@ -8,5 +8,7 @@ namespace stackwatch {
 inline constexpr char kMessageIdAlertFiring[] = "9fc0a0ab93f14d3cb7f955ba7f7e61f4";
 /// MESSAGE_ID of the journal entry for an alert that is resolved. As fixed as the other.
 inline constexpr char kMessageIdAlertResolved[] = "a80293b0990f4f629a1bc25b53af303b";
+/// MESSAGE_ID of the journal entry for cost that moved and did not grow. As fixed as the others.
+inline constexpr char kMessageIdCostShift[] = "6e207df741834fa093aa18add4dbfb28";
 
 }  // namespace stackwatch

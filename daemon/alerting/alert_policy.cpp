@@ -33,6 +33,13 @@ bool is_usable(const Finding& finding, const Observation& observation) {
          finding.probe == observation.probe && observation.functions != nullptr;
 }
 
+/// A new name of old code is new code to who does not know that.
+bool is_explained(const Finding& finding, const Observation& observation) {
+  return !finding.shift && finding.frame && std::ranges::any_of(observation.findings, [&](const Finding& other) {
+    return other.shift && other.shift->to == finding.frame && other.probe == finding.probe;
+  });
+}
+
 std::span<const FunctionId> stack_of(const Finding& finding, const Observation& observation) {
   const StackTable* stacks = observation.stacks;
   if (!finding.stack || stacks == nullptr || finding.stack->value >= stacks->size()) return {};
@@ -45,7 +52,9 @@ size_t bytes_of(const AlertRecord& record) {
   size_t bytes = sizeof record + record.stack.capacity() * sizeof(FunctionId);
   for (const std::string& frame : record.alert.stack) bytes += sizeof frame + frame.capacity();
   for (const auto& c : record.alert.contributors) bytes += sizeof c + c.frame.capacity();
-  return bytes + record.alert.process.cgroup.capacity() + record.alert.process.exe.capacity();
+  const auto text_of = [](const ProcessIdentity& p) { return p.cgroup.capacity() + p.exe.capacity(); };
+  for (const auto& member : record.alert.processes) bytes += sizeof member + text_of(member.process);
+  return bytes + record.unlisted.capacity() * sizeof(ProcessKey) + text_of(record.alert.process);
 }
 
 /// The findings of one observation that mean one alert, the one that names it best first.
@@ -69,6 +78,7 @@ std::vector<Alert> AlertPolicy::tick(double time_s, std::span<const Observation>
   for (const Observation& observation : observations) observe(observation);
   for (const ProcessKey& process : exits) end_process(process, time_s, kProcessExited);
   end_silent_ones(time_s);
+  end_left_alone(time_s);
   return std::exchange(changed_, {});
 }
 
@@ -82,7 +92,7 @@ void AlertPolicy::observe(const Observation& observation) {
     const auto own = std::ranges::find(groups, &record, &Group::record);
     if (own != groups.end()) {
       update(record, observation, *own);
-      if (record.is_pending() && may_fire(record)) fire(record);
+      record.is_pending() ? settle(record) : reconsider(record);
     } else if (std::ranges::any_of(observation.findings, [&](const Finding& f) { return mentions(f, record); })) {
       touch(record, observation.time_s);
     } else if (record.is_pending()) {
@@ -95,7 +105,7 @@ void AlertPolicy::observe(const Observation& observation) {
 std::vector<AlertPolicy::Group> AlertPolicy::group(const Observation& observation) {
   std::vector<const Finding*> findings;
   for (const Finding& finding : observation.findings) {
-    if (is_usable(finding, observation)) findings.push_back(&finding);
+    if (is_usable(finding, observation) && !is_explained(finding, observation)) findings.push_back(&finding);
   }
   std::ranges::stable_sort(findings, [](const Finding* a, const Finding* b) {
     return a->frame.has_value() != b->frame.has_value() ? a->frame.has_value() : a->score > b->score;
@@ -187,10 +197,32 @@ void AlertPolicy::touch(AlertRecord& record, double time_s) {
   alert.updated_ns = std::max({alert.updated_ns, alert.opened_ns, realtime_of(time_s, realtime_offset_ns_)});
   const double onset_s = std::min({record.onset_s, record.first_s, record.told_onset_s.value_or(record.first_s)});
   alert.onset_ns = realtime_of(onset_s, record.realtime_offset_ns);
+  note_member(record);
+}
+
+void AlertPolicy::settle(AlertRecord& record) {
+  if (record.seen_s - record.first_s < options_.persistence_s - kJitterS) return;
+  if (AlertRecord* leader = leader_of(record)) {
+    join(*leader, record);
+  } else if (may_fire(record)) {
+    record.alert.shift ? tell_shift(record) : fire(record);
+  }
+}
+
+// A change that turns out to be no more than cost that moved is no alarm, and what turns out to be more is one. Each at
+// most once: an attribution that wavers is not told again and again.
+void AlertPolicy::reconsider(AlertRecord& record) {
+  if (record.leader != nullptr) return;
+  Alert& alert = record.alert;
+  if (alert.is_firing() && alert.shift && !record.told_shift) {
+    tell_shift(record);
+  } else if (!alert.is_firing() && !alert.shift) {
+    fire(record);
+  }
+  if (alert.is_firing()) alert.shift.reset();
 }
 
 bool AlertPolicy::may_fire(const AlertRecord& record) const {
-  if (record.seen_s - record.first_s < options_.persistence_s - kJitterS) return false;
   if (!record.predecessor) return true;
   const AlertRecord::Predecessor& before = *record.predecessor;
   const bool larger = before.unit_of_measure == record.alert.unit_of_measure &&
@@ -198,8 +230,16 @@ bool AlertPolicy::may_fire(const AlertRecord& record) const {
   return larger || record.seen_s >= before.cool_until_s - kJitterS;
 }
 
-void AlertPolicy::fire(AlertRecord& record) {
+void AlertPolicy::claim_id(AlertRecord& record) {
   Alert& alert = record.alert;
+  // Another process of the service may have come back under this id for another reason.
+  const bool taken = record.predecessor && std::ranges::any_of(active_, [&](const AlertRecord& r) {
+                       return !r.is_hidden() && r.alert.id == alert.id;
+                     });
+  if (taken) {
+    record.predecessor.reset();
+    alert.id = fresh_id();
+  }
   if (record.predecessor) {
     alert.opened_ns = record.predecessor->opened_ns;
     const auto old =
@@ -209,25 +249,53 @@ void AlertPolicy::fire(AlertRecord& record) {
       history_.erase(old);
     }
   }
-  ProcessIdentity now = context_.identify(alert.process.key);
-  if (!now.comm.empty()) {  // it may have executed another program; it may also be gone and unknown
-    now.key = alert.process.key;
-    alert.process = std::move(now);
-  }
+}
+
+void AlertPolicy::fire(AlertRecord& record) {
+  claim_id(record);
+  identify_again(record);
+  Alert& alert = record.alert;
   alert.state = AlertState::kFiring;
+  alert.resolved_ns.reset();
+  alert.resolution.clear();
+  enlist(record, record);
   ++counters_.fired;
   changed_.push_back(alert);
 }
 
+// In the list it is among those that are over; the record stays as long as its finding does.
+void AlertPolicy::tell_shift(AlertRecord& record) {
+  claim_id(record);
+  identify_again(record);
+  Alert& alert = record.alert;
+  record.told_shift = true;
+  alert.state = AlertState::kResolved;
+  alert.resolved_ns = alert.updated_ns;
+  alert.resolution = kCostMoved;
+  enlist(record, record);
+  ++counters_.shifts;
+  changed_.push_back(alert);
+}
+
+// It may have executed another program; it may also be gone and unknown.
+void AlertPolicy::identify_again(AlertRecord& record) const {
+  ProcessIdentity now = context_.identify(record.alert.process.key);
+  if (now.comm.empty()) return;
+  now.key = record.alert.process.key;
+  record.alert.process = std::move(now);
+}
+
 void AlertPolicy::resolve(Records::iterator record, double time_s, std::string_view why) {
   Alert& alert = record->alert;
-  alert.state = AlertState::kResolved;
-  alert.resolution = why;
-  alert.updated_ns = std::max(alert.updated_ns, realtime_of(time_s, realtime_offset_ns_));
-  alert.resolved_ns = alert.updated_ns;
   record->resolved_s = time_s;
-  ++counters_.resolved;
-  changed_.push_back(alert);
+  if (alert.state != AlertState::kResolved) {  // a cost shift was told as over
+    alert.state = AlertState::kResolved;
+    alert.resolution = why;
+    alert.updated_ns = std::max(alert.updated_ns, realtime_of(time_s, realtime_offset_ns_));
+    alert.resolved_ns = alert.updated_ns;
+    ++counters_.resolved;
+    changed_.push_back(alert);
+  }
   if (auto n = active_per_process_.find(alert.process.key); --n->second == 0) active_per_process_.erase(n);
   history_bytes_ += bytes_of(*record);
   history_.splice(history_.begin(), active_, record);
@@ -245,7 +313,7 @@ void AlertPolicy::end_process(const ProcessKey& process, double time_s, std::str
       ++(it->is_hidden() ? counters_.cooled_down : counters_.vanished);
       drop(it);
     } else {
-      resolve(it, time_s, it->restored && it->observed_s == 0 ? kGoneMeanwhile : why);
+      end(it, time_s, it->restored && it->observed_s == 0 ? kGoneMeanwhile : why);
     }
   }
 }
@@ -253,6 +321,7 @@ void AlertPolicy::end_process(const ProcessKey& process, double time_s, std::str
 void AlertPolicy::end_silent_ones(double time_s) {
   for (auto it = active_.begin(); it != active_.end();) {
     const auto current = it++;
+    if (current->own_over) continue;
     if (current->restored) {
       end_silent_restored(current, time_s);
       continue;
@@ -262,10 +331,10 @@ void AlertPolicy::end_silent_ones(double time_s) {
       ++(current->is_hidden() ? counters_.cooled_down : counters_.vanished);
       drop(current);
     } else if (current->observed_s <= current->seen_s) {
-      resolve(current, time_s, kNotWatched);
+      end(current, time_s, kNotWatched);
     } else {
       const bool old = current->seen_s - current->onset_s >= kAboutAdopted * options_.adopt_after_s;
-      resolve(current, time_s, old ? kCountsAsNormal : kBackToBaseline);
+      end(current, time_s, old ? kCountsAsNormal : kBackToBaseline);
     }
   }
 }
@@ -273,10 +342,7 @@ void AlertPolicy::end_silent_ones(double time_s) {
 const AlertRecord* AlertPolicy::cooling_down(const AlertRecord& fresh) const {
   for (const AlertRecord& old : history_) {  // the one resolved last comes first
     if (fresh.first_s >= old.resolved_s + options_.cooldown_s - kJitterS) return nullptr;
-    // Another process of the same service may have come back under this id already.
-    const bool taken = std::ranges::any_of(
-        active_, [&](const AlertRecord& r) { return &r != &fresh && r.predecessor && r.alert.id == old.alert.id; });
-    if (!taken && same_cause(old, fresh)) return &old;
+    if (same_cause(old, fresh)) return &old;
   }
   return nullptr;
 }
@@ -337,7 +403,8 @@ size_t AlertPolicy::pending() const {
 }
 
 size_t AlertPolicy::firing() const {
-  return static_cast<size_t>(std::ranges::count_if(active_, [](const AlertRecord& r) { return r.alert.is_firing(); }));
+  return static_cast<size_t>(
+      std::ranges::count_if(active_, [](const AlertRecord& r) { return r.alert.is_firing() && !r.is_hidden(); }));
 }
 
 bool AlertPolicy::concerns(const ProcessKey& process) const { return active_per_process_.contains(process); }

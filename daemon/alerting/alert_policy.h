@@ -57,6 +57,8 @@ struct AlertPolicyOptions {
   double larger_factor = 2;
   /// Onsets are estimates: two detectors that mean one event differ by some ticks, at small changes by tens of seconds.
   double onset_overlap_s = 30;
+  /// Workers that changed for one reason: a new configuration reaches them one by one, and each onset is an estimate.
+  double workers_onset_s = 60;
   /// A change that ends when it is this old may have become the detectors' new baseline; it is not told as "back".
   /// The least of the detectors' adopt_after_s.
   double adopt_after_s = 3600;
@@ -73,7 +75,8 @@ struct AlertPolicyOptions {
 };
 
 /// Turns findings, which come again at each tick, into alerts, which have a life: pending → firing → resolved, one per
-/// cause. A cause is (process, probe, frame, up or down). docs/alerts.md tells the rules. One thread; no I/O;
+/// cause. A cause is (process, probe, frame, up or down); the same in several workers of a service is one alert that
+/// lists them. docs/alerts.md tells the rules. One thread; no I/O;
 /// deterministic given the clock and the ids.
 class AlertPolicy {
  public:
@@ -81,6 +84,8 @@ class AlertPolicy {
   struct Counters {
     uint64_t fired = 0;
     uint64_t resolved = 0;
+    uint64_t shifts = 0;       ///< told as cost that moved
+    uint64_t joined = 0;       ///< changes told as a part of another worker's alert
     uint64_t vanished = 0;     ///< pending ones whose finding went away before persistence_s
     uint64_t cooled_down = 0;  ///< came back during the cooldown and went away again
     uint64_t refused = 0;      ///< findings without room: active_per_process or active_per_host reached
@@ -130,7 +135,19 @@ class AlertPolicy {
   [[nodiscard]] AlertRecord* open(const Observation& observation, const Finding& finding);
   void update(AlertRecord& record, const Observation& observation, const Group& group);
   void touch(AlertRecord& record, double time_s);
+  void settle(AlertRecord& record);
   void fire(AlertRecord& record);
+  void tell_shift(AlertRecord& record);
+  void reconsider(AlertRecord& record);
+  void claim_id(AlertRecord& record);
+  void identify_again(AlertRecord& record) const;
+  [[nodiscard]] AlertRecord* leader_of(const AlertRecord& record);
+  void join(AlertRecord& leader, AlertRecord& record);
+  void enlist(AlertRecord& leader, const AlertRecord& record);
+  void note_member(AlertRecord& record) const;
+  void end(Records::iterator record, double time_s, std::string_view why);
+  void end_left_alone(double time_s);
+  void restore_members(AlertRecord& leader, double time_s, int64_t realtime_offset_ns);
   void resolve(Records::iterator record, double time_s, std::string_view why);
   Records::iterator drop(Records::iterator record);
   void end_process(const ProcessKey& process, double time_s, std::string_view why);

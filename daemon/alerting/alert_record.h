@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/alert.h"
@@ -45,11 +46,26 @@ struct AlertRecord {
   int64_t realtime_offset_ns = 0;  ///< as of the first finding: the onset is near it, later jumps do not move it
   double largest_change = 0;       ///< largest |after - before| so far
 
+  // Workers of one service with one cause: the first is told, the others are members of its alert.
+  AlertRecord* leader = nullptr;  ///< whose alert tells this change too; outlives this record
+  size_t followers = 0;           ///< records that have this one as their leader
+  bool own_over = false;          ///< its own part is over, those of followers are not
+  std::string_view ended_why;     ///< why the part that ended last did
+  double first_onset_s = 0;       ///< of a leader: the range of its members' onsets
+  double last_onset_s = 0;
+  std::vector<ProcessKey> unlisted;  ///< members without a place in alert.processes
+
+  /// Told as cost that moved; its state is resolved then, while its finding stands.
+  bool told_shift = false;
+
   [[nodiscard]] bool grows() const { return alert.after >= alert.before; }
   [[nodiscard]] bool is_pending() const { return alert.state == AlertState::kPending; }
-  /// Shown as its resolved predecessor, until it fires.
-  [[nodiscard]] bool is_hidden() const { return predecessor.has_value() && is_pending(); }
+  /// Shown as its resolved predecessor, until it fires, or as a member of another one's alert.
+  [[nodiscard]] bool is_hidden() const { return leader != nullptr || (predecessor.has_value() && is_pending()); }
 };
+
+/// The record of an alert of an earlier run. Times as in AlertPolicy::restore().
+[[nodiscard]] AlertRecord restored_record(const Alert& alert, double time_s, int64_t offset_ns);
 
 /// What a record takes in memory, about.
 [[nodiscard]] size_t bytes_of(const AlertRecord& record);

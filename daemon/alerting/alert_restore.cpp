@@ -25,7 +25,16 @@ double seconds_of(uint64_t realtime_ns, int64_t offset_ns) {
   return static_cast<double>(static_cast<int64_t>(realtime_ns) - offset_ns) * 1e-9;
 }
 
-AlertRecord record_of(const Alert& alert, double time_s, int64_t offset_ns) {
+// As it was told: a stranger's table may lack the id.
+std::string_view name_of(const Finding& finding, const Observation& observation) {
+  const FunctionTable* functions = observation.functions;
+  const bool known = finding.frame && functions != nullptr && finding.frame->value < functions->size();
+  return known ? std::string_view((*functions)[*finding.frame].name) : std::string_view();
+}
+
+}  // namespace
+
+AlertRecord restored_record(const Alert& alert, double time_s, int64_t offset_ns) {
   AlertRecord record;
   record.alert = alert;
   record.restored = true;
@@ -38,20 +47,11 @@ AlertRecord record_of(const Alert& alert, double time_s, int64_t offset_ns) {
   return record;
 }
 
-// As it was told: a stranger's table may lack the id.
-std::string_view name_of(const Finding& finding, const Observation& observation) {
-  const FunctionTable* functions = observation.functions;
-  const bool known = finding.frame && functions != nullptr && finding.frame->value < functions->size();
-  return known ? std::string_view((*functions)[*finding.frame].name) : std::string_view();
-}
-
-}  // namespace
-
 void AlertPolicy::restore(std::span<const Alert> alerts, const std::function<bool(const Alert&)>& lives, double time_s,
                           int64_t realtime_offset_ns) {
   for (const Alert& alert : alerts | std::views::reverse) {
     if (alert.state == AlertState::kPending || find(alert.id)) continue;
-    AlertRecord record = record_of(alert, time_s, realtime_offset_ns);
+    AlertRecord record = restored_record(alert, time_s, realtime_offset_ns);
     record.sequence = next_sequence_++;
     if (alert.state == AlertState::kResolved) {
       history_.push_front(std::move(record));
@@ -59,7 +59,11 @@ void AlertPolicy::restore(std::span<const Alert> alerts, const std::function<boo
     } else if (active_.size() < options_.active_per_host) {
       active_.push_back(std::move(record));
       ++active_per_process_[alert.process.key];
-      if (!lives(alert)) gone_.push_back(std::prev(active_.end()));
+      if (lives(alert)) {
+        restore_members(active_.back(), time_s, realtime_offset_ns);
+      } else {
+        gone_.push_back(std::prev(active_.end()));
+      }
     }
   }
   // The cooldown looks at the one resolved last first.
@@ -70,7 +74,7 @@ void AlertPolicy::restore(std::span<const Alert> alerts, const std::function<boo
 std::vector<Alert> AlertPolicy::standing() const {
   std::vector<Alert> standing;
   for (const AlertRecord& record : active_) {
-    if (record.alert.is_firing()) standing.push_back(record.alert);
+    if (record.alert.is_firing() && !record.is_hidden()) standing.push_back(record.alert);
   }
   return standing;
 }
@@ -85,13 +89,14 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
   for (const auto it : active_of(observation.process)) {
     AlertRecord& record = *it;
     if (!record.restored || record.alert.probe != observation.probe) continue;
+    bool over = false;
     for (const Finding& finding : observation.findings) {
       if (finding.probe != observation.probe || finding.unit_of_measure != record.alert.unit_of_measure ||
           name_of(finding, observation) != record.alert.frame) {
         continue;
       }
       if ((finding.after >= finding.before) != record.grows()) {
-        resolve(it, observation.time_s, kBackToBaseline);
+        over = true;
       } else {
         record.restored = false;
         record.told_onset_s = record.onset_s;
@@ -99,7 +104,12 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
       }
       break;
     }
-    if (record.restored) note_silence(record, observation);
+    if (record.own_over) continue;
+    if (over) {
+      end(it, observation.time_s, kBackToBaseline);
+    } else if (record.restored) {
+      note_silence(record, observation);
+    }
   }
 }
 
@@ -121,11 +131,11 @@ void AlertPolicy::note_silence(AlertRecord& record, const Observation& observati
 void AlertPolicy::end_silent_restored(Records::iterator record, double time_s) {
   const double again_s = std::max(kSeenAgainAtLeastS, kSeenAgainFactor * (record->first_s - record->onset_s));
   if (time_s - std::max(record->observed_s, record->seen_s) >= kRestoredPatienceS) {
-    resolve(record, time_s, kNotWatched);
+    end(record, time_s, kNotWatched);
   } else if (record->silent_since_s > 0 && time_s - record->silent_since_s >= again_s) {
-    resolve(record, time_s, kBackToBaseline);
+    end(record, time_s, kBackToBaseline);
   } else if (time_s - record->onset_s >= options_.adopt_after_s) {
-    resolve(record, time_s, kCountsAsNormal);
+    end(record, time_s, kCountsAsNormal);
   }
 }
 

@@ -31,12 +31,35 @@ std::string name_of(const FunctionTable& functions, FunctionId id) {
   return id.value < functions.size() ? functions[id].name : std::string();
 }
 
+std::string_view kind_of(CostShift::Kind kind) {
+  switch (kind) {
+    case CostShift::Kind::kRenamed:
+      return "renamed";
+    case CostShift::Kind::kInlined:
+      return "inlined";
+    case CostShift::Kind::kOutlined:
+      return "outlined";
+    case CostShift::Kind::kMoved:
+      break;
+  }
+  return "moved";
+}
+
+std::optional<Alert::Shift> shift_of(const Finding& finding, const FunctionTable& functions) {
+  if (!finding.shift) return std::nullopt;
+  const auto name = [&](const std::optional<FunctionId>& id) { return id ? name_of(functions, *id) : std::string(); };
+  const CostShift& shift = *finding.shift;
+  return Alert::Shift{std::string(kind_of(shift.kind)), name(shift.from), name(shift.to), name(shift.under),
+                      name(shift.what)};
+}
+
 void set_values(AlertRecord& record, const Finding& finding, const FunctionTable& functions) {
   Alert& alert = record.alert;
   alert.before = finding.before;
   alert.after = finding.after;
   alert.change_cores = finding.change_cores;
   alert.score = finding.score;
+  alert.shift = shift_of(finding, functions);
   record.onset_s = finding.onset_s;
   record.largest_change = std::max(record.largest_change, size_of(finding));
   record.companions.clear();
@@ -115,6 +138,24 @@ bool same_cause(const AlertRecord& a, const AlertRecord& b) {
   return (p.key == q.key || same_service) && a.alert.probe == b.alert.probe && a.alert.frame == b.alert.frame &&
          (a.alert.probe != ProbeKind::kCensus || a.alert.unit_of_measure == b.alert.unit_of_measure) &&
          a.grows() == b.grows();
+}
+
+// Names, not ids: what an earlier daemon told has no ids here.
+bool tells_too(const AlertRecord& alert, const AlertRecord& worker, double workers_onset_s) {
+  const Alert& a = alert.alert;
+  const Alert& b = worker.alert;
+  if (a.process.key == b.process.key || !same_service(a.process, b.process)) return false;
+  if (a.probe != b.probe || a.unit_of_measure != b.unit_of_measure || alert.grows() != worker.grows()) return false;
+  const auto calls = [](const Alert& one, const std::string& frame) {
+    return std::ranges::find(one.stack, frame) != one.stack.end();
+  };
+  const bool whole = a.frame.empty() || b.frame.empty();
+  if (whole ? a.frame != b.frame || a.detector != b.detector
+            : a.frame != b.frame && !calls(a, b.frame) && !calls(b, a.frame)) {
+    return false;
+  }
+  return worker.onset_s >= alert.first_onset_s - workers_onset_s &&
+         worker.onset_s <= alert.last_onset_s + workers_onset_s;
 }
 
 void take_over(AlertRecord& record, const Finding& finding, const StackTable* stacks, const FunctionTable& functions) {

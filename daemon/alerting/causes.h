@@ -35,6 +35,10 @@ enum class Kinship {
 /// unit; same probe, frame, and direction.
 [[nodiscard]] bool same_cause(const AlertRecord& a, const AlertRecord& b);
 
+/// Whether an alert that fires tells the other record's change too: another worker of the same service, with the same
+/// function (or its caller or callee), probe, unit and direction, and an onset near those of the alert's processes.
+[[nodiscard]] bool tells_too(const AlertRecord& alert, const AlertRecord& worker, double workers_onset_s);
+
 /// Makes `finding` what the alert is about: frame, stack, values, onset, contributors. `stacks` may be null where the
 /// finding has no stack.
 void take_over(AlertRecord& record, const Finding& finding, const StackTable* stacks, const FunctionTable& functions);

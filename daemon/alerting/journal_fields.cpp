@@ -51,6 +51,15 @@ std::string stack_text(const std::vector<std::string>& stack) {
   return fmt::format("{}", fmt::join(root_side, ";"));
 }
 
+std::string pids_text(const Alert& alert) {
+  std::string text;
+  for (const Alert::Member& member : alert.processes) {
+    const ProcessIdentity& each = member.process;
+    text += fmt::format("{}{}", text.empty() ? "" : " ", each.pid_in_ns != 0 ? each.pid_in_ns : each.key.pid);
+  }
+  return text;
+}
+
 std::string field(std::string_view name, std::string_view value) {
   return fmt::format("{}={}", name, printable(value, kMaxField));
 }
@@ -63,8 +72,12 @@ std::vector<std::string> journal_fields(const Alert& alert, bool object_pid) {
   const int32_t pid = process.pid_in_ns != 0 ? process.pid_in_ns : process.key.pid;
   std::vector<std::string> fields = {
       field("MESSAGE", message_of(alert)),
-      field("MESSAGE_ID", resolved ? kMessageIdAlertResolved : kMessageIdAlertFiring),
-      field("PRIORITY", resolved ? "5" : "4"),
+      field("MESSAGE_ID", alert.shift ? kMessageIdCostShift
+                          : resolved  ? kMessageIdAlertResolved
+                                      : kMessageIdAlertFiring),
+      field("PRIORITY", alert.shift ? "6"
+                        : resolved  ? "5"
+                                    : "4"),
       field("STACKWATCH_ALERT_ID", alert.id),
       field("STACKWATCH_STATE", to_string(alert.state)),
       field("STACKWATCH_PID", fmt::to_string(pid)),
@@ -81,6 +94,8 @@ std::vector<std::string> journal_fields(const Alert& alert, bool object_pid) {
       field("STACKWATCH_ONSET", iso8601(alert.onset_ns)),
       field("STACKWATCH_SCORE", fmt::format("{:.6g}", alert.score)),
   };
+  if (alert.process_count() > 1) fields.push_back(field("STACKWATCH_PIDS", pids_text(alert)));
+  if (alert.shift) fields.push_back(field("STACKWATCH_SHIFT", alert.shift->kind));
   // journald would describe whoever has the pid now, so not after the process has gone.
   if (object_pid && alert.resolution != kProcessExited) fields.push_back(field("OBJECT_PID", fmt::to_string(pid)));
   return fields;

@@ -92,7 +92,26 @@ std::string now_and_before(const Alert& alert, std::string_view verb) {
 /// A function that novelty names never ran before: there is no "was".
 bool is_new(const Alert& alert) { return alert.detector == "novelty" && !alert.frame.empty() && alert.before == 0; }
 
+/// What is told of cost that moved, in the words of its kind.
+std::string shift_statement(const Alert& alert, const std::string& since) {
+  const Alert::Shift& shift = *alert.shift;
+  const std::string from = printable(shift.from, kMaxFrame);
+  const std::string to = printable(shift.to, kMaxFrame);
+  if (shift.kind == "renamed") {
+    const std::string share = value_of(alert, alert.frame == shift.from ? alert.before : alert.after);
+    return fmt::format("{} has the place of {} and takes the same, {}{}, since {}", to, from, share, measured(alert),
+                       since);
+  }
+  if (shift.kind == "inlined")
+    return fmt::format("{} is a part of {} now, which takes the same, since {}", from, to, since);
+  if (shift.kind == "outlined")
+    return fmt::format("a part of {} is the function {} now and takes the same, since {}", from, to, since);
+  return fmt::format("{} is called by {} instead of {} and takes the same, since {}", printable(shift.what, kMaxFrame),
+                     to, from, since);
+}
+
 std::string statement(const Alert& alert, const std::string& subject, const std::string& since) {
+  if (alert.shift) return shift_statement(alert, since);
   if (alert.state != AlertState::kResolved && is_new(alert))
     return fmt::format("{}takes {}{}, new since {}", subject, value_of(alert, alert.after), measured(alert), since);
   if (alert.state != AlertState::kResolved)
@@ -146,7 +165,9 @@ std::string message_of(const Alert& alert) {
   const int32_t pid = alert.process.pid_in_ns != 0 ? alert.process.pid_in_ns : alert.process.key.pid;
   const std::string subject = alert.frame.empty() ? "" : printable(alert.frame, kMaxFrame) + " ";
   const std::string since = local_time(alert.onset_ns, alert.updated_ns);
-  return fmt::format("{}[{}]: {} ({})", printable(alert.process.comm, kMaxComm), pid, statement(alert, subject, since),
+  const uint64_t more = alert.process_count() - 1;
+  return fmt::format("{}[{}]{}: {} ({})", printable(alert.process.comm, kMaxComm), pid,
+                     more > 0 ? fmt::format(" and {} more", more) : "", statement(alert, subject, since),
                      printable(alert.detector, kMaxWord));
 }
 

@@ -21,8 +21,12 @@ inline constexpr std::string_view kNotWatched = "no longer watched";
 /// It stood when an earlier daemon ended, and its process ended before this one looked.
 inline constexpr std::string_view kGoneMeanwhile = "the process ended while stackwatchd did not run";
 
+/// Cost moved and did not grow: it never was an alarm.
+inline constexpr std::string_view kCostMoved = "cost that moved: nothing takes more than before";
+
 /// The alert as one line that a person understands alone, in the local time of the host:
 /// `redis-server[4711]: dictFind takes 4.3 % of its CPU time, was 1.1 %, since 12:03:20 (composition)`.
+/// Where it is about more processes: `redis-server[4711] and 9 more: …`, with the values of the first.
 /// No control characters, at most some 600 bytes, whatever the names are.
 [[nodiscard]] std::string message_of(const Alert& alert);
 

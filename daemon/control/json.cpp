@@ -81,6 +81,37 @@ void write_contributors(JsonWriter& json, const std::vector<Alert::Contributor>&
   json.end_array();
 }
 
+void write_member(JsonWriter& json, const Alert::Member& member) {
+  json.begin_object();
+  json.key("process");
+  write_process(json, member.process);
+  json.member("onset", format_utc(member.onset_ns));
+  json.member("before", member.before);
+  json.member("after", member.after);
+  json.member("stands", member.stands);
+  json.end_object();
+}
+
+// Of one process alone `process` tells all.
+void write_members(JsonWriter& json, const Alert& alert) {
+  if (alert.process_count() == 1) return;
+  json.key("processes");
+  json.begin_array();
+  for (const Alert::Member& member : alert.processes) write_member(json, member);
+  json.end_array();
+  if (alert.processes_omitted > 0) json.member("processes_omitted", alert.processes_omitted);
+}
+
+void write_shift(JsonWriter& json, const Alert::Shift& shift) {
+  json.begin_object();
+  json.member("kind", shift.kind);
+  json.member("from", shift.from);
+  json.member("to", shift.to);
+  if (!shift.under.empty()) json.member("under", shift.under);
+  if (!shift.what.empty()) json.member("what", shift.what);
+  json.end_object();
+}
+
 void write_ranking_row(JsonWriter& json, const RankingRow& row) {
   json.begin_object();
   json.key("process");
@@ -270,6 +301,11 @@ void write_alert(JsonWriter& json, const Alert& alert) {
   if (!alert.resolution.empty()) json.member("resolution", alert.resolution);
   json.key("process");
   write_process(json, alert.process);
+  write_members(json, alert);
+  if (alert.shift) {
+    json.key("shift");
+    write_shift(json, *alert.shift);
+  }
   json.member("detector", alert.detector);
   json.member("probe", to_string(alert.probe));
   json.member("frame", alert.frame);

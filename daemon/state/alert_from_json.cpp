@@ -52,6 +52,26 @@ ProcessIdentity process_of(const Value& alert) {
   return process;
 }
 
+std::vector<Alert::Member> members_of(const Value& alert) {
+  std::vector<Alert::Member> members;
+  const Value* list = member(alert, "processes");
+  if (list == nullptr || !list->IsArray()) return members;
+  for (const Value& each : list->GetArray()) {
+    if (!each.IsObject()) continue;
+    const Value* stands = member(each, "stands");
+    members.push_back({process_of(each), time(each, "onset"), number(each, "before"), number(each, "after"),
+                       stands != nullptr && stands->IsBool() && stands->GetBool()});
+  }
+  return members;
+}
+
+std::optional<Alert::Shift> shift_of(const Value& alert) {
+  const Value* shift = member(alert, "shift");
+  if (shift == nullptr || !shift->IsObject()) return std::nullopt;
+  return Alert::Shift{text(*shift, "kind"), text(*shift, "from"), text(*shift, "to"), text(*shift, "under"),
+                      text(*shift, "what")};
+}
+
 std::vector<std::string> stack_of(const Value& alert) {
   std::vector<std::string> frames;
   const Value* stack = member(alert, "stack");
@@ -99,6 +119,9 @@ Result<Alert> alert_from_json(std::string_view json) {
   if (const uint64_t resolved_ns = time(document, "resolved"); resolved_ns > 0) alert.resolved_ns = resolved_ns;
   alert.resolution = text(document, "resolution");
   alert.process = process_of(document);
+  alert.processes = members_of(document);
+  alert.processes_omitted = count(document, "processes_omitted");
+  alert.shift = shift_of(document);
   alert.detector = text(document, "detector");
   alert.frame = text(document, "frame");
   alert.stack = stack_of(document);

@@ -60,7 +60,7 @@ void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
     if (on_the_way.contains(row.sequence) || told.contains(row.sequence)) continue;
     auto alert = alert_from_json(row.alert.evidence);
     if (alert) {
-      alert->process.key = row.alert.process;
+      alert->set_keys(row.alert.process);
       write(*alert, row.sequence);
     } else {
       mark_told(row.sequence);  // nobody will ever be able to tell it

@@ -56,10 +56,10 @@ void SavedState::restore() {
   for (const StoredAlert& stored : store_->take_alerts()) {
     auto alert = alert_from_json(stored.evidence);
     if (!alert) continue;  // a row that no version of ours wrote
-    alert->process.key = stored.process;
+    alert->set_keys(stored.process);
     const bool this_boot = !boot_id.empty() && stored.boot_id == boot_id;
     if (!this_boot) of_other_boots.insert(alert->id);
-    if (alert->is_firing() && this_boot) to_watch_again_.push_back(stored.process);
+    if (alert->is_firing() && this_boot) watch_again(*alert);
     alerts.push_back(std::move(*alert));
   }
   const uint64_t now_ns = parts_.clock.monotonic_ns();
@@ -67,6 +67,14 @@ void SavedState::restore() {
   parts_.policy.restore(
       alerts, [&](const Alert& alert) { return !of_other_boots.contains(alert.id); },
       static_cast<double>(now_ns) * 1e-9, offset_ns);
+}
+
+void SavedState::watch_again(const Alert& alert) {
+  to_watch_again_.push_back(alert.process.key);
+  for (const Alert::Member& member : alert.processes) {
+    const ProcessKey& key = member.process.key;
+    if (member.stands && key.pid > 0 && key != alert.process.key) to_watch_again_.push_back(key);
+  }
 }
 
 void SavedState::tick() {

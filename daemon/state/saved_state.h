@@ -55,6 +55,7 @@ class SavedState {
  private:
   SavedState(Parts parts, std::unique_ptr<Store> store);
   void restore();
+  void watch_again(const Alert& alert);
 
   Parts parts_;
   std::unique_ptr<Store> store_;

@@ -36,6 +36,7 @@ TEST_F(PolicyTest, TheHostHasSoManyAlertsAndNoMore) {
   make_policy({.active_per_host = 3});
   std::vector<Observation> all;
   std::vector<Alert> changed;
+  for (int32_t pid = 1; pid <= 10; ++pid) identities_[{pid, 0}] = {{pid, 0}, pid, "kworker", "", "", ""};
   for (int i = 0; i < 6; ++i) {
     all.clear();
     for (int32_t pid = 1; pid <= 10; ++pid) all.push_back(observation({pid, 0}, {rate()}));

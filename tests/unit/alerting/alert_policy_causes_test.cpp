@@ -183,6 +183,7 @@ TEST_F(PolicyTest, ProbesOfOneProcessAreToldApart) {
 }
 
 TEST_F(PolicyTest, ProcessesAreToldApart) {
+  identities_[kNginx] = {kNginx, 99, "nginx", "/usr/sbin/nginx", "/system.slice/nginx.service", "nginx.service"};
   std::vector<Alert> changed;
   for (int i = 0; i < 6; ++i) changed = tick({observation(kRedis, {rate()}), observation(kNginx, {rate()})});
   EXPECT_THAT(changed, SizeIs(2));

@@ -270,13 +270,14 @@ TEST_F(CooldownTest, ProcessesWithoutExeAreNotOneService) {
   EXPECT_EQ(changed[0].id, "000000000002");
 }
 
+// Two processes of the service change again, with onsets too far apart to be one alert.
 TEST_F(CooldownTest, OneIdComesBackInOneProcessAlone) {
   fire_and_resolve();
   const ProcessKey worker{5000, 500'000'000};
   std::vector<Alert> changed;
   for (int i = 0; i < 320; ++i) {
     for (Alert& a : tick({observation(kRedis, {composition({"main", "lookup"})}),
-                          observation(worker, {composition({"main", "lookup"})})}))
+                          observation(worker, {composition({"main", "lookup"}, 0.1, 0.3, onset_s_ + 300)})}))
       changed.push_back(std::move(a));
   }
   ASSERT_THAT(changed, SizeIs(2));

@@ -48,6 +48,20 @@ TEST(JournalFields, AreTheContractsAndNoOthers) {
                   "STACKWATCH_AFTER=0.043", "STACKWATCH_ONSET=2026-11-22T12:03:20.000000Z", "STACKWATCH_SCORE=21.4"));
 }
 
+TEST(JournalFields, OfSeveralWorkersAllPids) {
+  Alert alert = sample_alert();
+  for (const int pid : {4711, 4712}) {
+    Alert::Member member;
+    member.process = alert.process;
+    member.process.pid_in_ns = pid;
+    alert.processes.push_back(member);
+  }
+  const auto fields = journal_fields(alert, false);
+  EXPECT_EQ(value_of(fields, "STACKWATCH_PIDS"), "4711 4712");
+  EXPECT_EQ(value_of(fields, "STACKWATCH_PID"), "4711");
+  EXPECT_THAT(value_of(fields, "MESSAGE"), testing::HasSubstr("redis-server[4711] and 1 more: dictFind takes 4.3 %"));
+}
+
 TEST(JournalFields, ResolvedOnesHaveTheirOwnIdAndPriority) {
   Alert alert = sample_alert();
   alert.state = AlertState::kResolved;

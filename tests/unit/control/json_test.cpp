@@ -93,6 +93,34 @@ TEST(Json, AnAlertOfAHostileProcessIsStillOneLine) {
   EXPECT_TRUE(json["score"].IsNull());
 }
 
+TEST(Json, AnAlertAboutWorkersListsThemAndOneAboutCostThatMovedSaysHow) {
+  Alert alert;
+  alert.id = "a-1";
+  for (const int pid : {12, 13}) {
+    Alert::Member member;
+    member.process.key.start_time_ns = 7;
+    member.process.pid_in_ns = pid;
+    member.process.comm = "nginx";
+    member.before = 0.1;
+    member.after = 0.2;
+    member.stands = pid == 12;
+    alert.processes.push_back(member);
+  }
+  alert.processes_omitted = 3;
+  alert.shift = Alert::Shift{"renamed", "find", "lookup", "serve", ""};
+  const auto json = parse(alert_to_json(alert));
+  ASSERT_EQ(json["processes"].Size(), 2U);
+  EXPECT_EQ(json["processes"][1]["process"]["pid"].GetInt(), 13);
+  EXPECT_STREQ(json["processes"][1]["process"]["comm"].GetString(), "nginx");
+  EXPECT_EQ(json["processes"][1]["after"].GetDouble(), 0.2);
+  EXPECT_TRUE(json["processes"][0]["stands"].GetBool());
+  EXPECT_FALSE(json["processes"][1]["stands"].GetBool());
+  EXPECT_EQ(json["processes_omitted"].GetInt(), 3);
+  EXPECT_STREQ(json["shift"]["kind"].GetString(), "renamed");
+  EXPECT_STREQ(json["shift"]["to"].GetString(), "lookup");
+  EXPECT_FALSE(json["shift"].HasMember("what"));
+}
+
 TEST(Json, AListThatGrowsTooLargeEndsEarlyAndSaysSo) {
   StacksReport report;
   for (int i = 0; i < 100; ++i) report.rows.push_back({{std::string(size_t{1} << 20U, 'f')}, i, {}});

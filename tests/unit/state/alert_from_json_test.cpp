@@ -18,7 +18,7 @@ TEST(AlertFromJson, RefusesWhatIsNoAlert) {
 
 TEST(AlertFromJson, MembersOfWrongTypesAreLeftEmpty) {
   const auto alert = alert_from_json(
-      R"({"id":"a","state":"firing","probe":"on_cpu","process":[1],"stack":{"x":1},"lost":7,"contributors":[1,"x",{}],)"
+      R"({"id":"a","state":"firing","probe":"on_cpu","process":[1],"stack":{"x":1},"lost":7,"contributors":[1,"x",{}],"processes":[7,{"process":[],"stands":3}],"shift":[],)"
       R"("before":"much","opened":12,"onset":"yesterday","frame":null})");
   ASSERT_TRUE(alert);
   EXPECT_EQ(alert->process.pid_in_ns, 0);
@@ -26,6 +26,9 @@ TEST(AlertFromJson, MembersOfWrongTypesAreLeftEmpty) {
   EXPECT_EQ(alert->before, 0);
   EXPECT_EQ(alert->onset_ns, 0U);
   EXPECT_EQ(alert->contributors.size(), 1U);
+  ASSERT_EQ(alert->processes.size(), 1U);
+  EXPECT_FALSE(alert->processes[0].stands);
+  EXPECT_FALSE(alert->shift);
 }
 
 TEST(AlertFromJson, ReadsBackWhatIsWritten) {
@@ -38,11 +41,22 @@ TEST(AlertFromJson, ReadsBackWhatIsWritten) {
   alert.stack = {"main", "operator new(unsigned long)", "tcp_sendmsg_[k]"};
   alert.lost[LossReason::kTruncated] = 12;
   alert.contributors = {{"encode", 0.25, 0.125}, {"[process, cores]", -1, 1e300}};
+  for (const bool stands : {true, false}) {
+    alert.processes.push_back({alert.process, alert.onset_ns, 0.25, 0.5, stands});
+  }
+  alert.processes_omitted = 7;
+  alert.shift = Alert::Shift{"moved", "get", "put", "", "checksum"};
   const std::string json = alert_to_json(alert);
   const auto read = alert_from_json(json);
   ASSERT_TRUE(read);
   EXPECT_EQ(alert_to_json(*read), json);
   EXPECT_EQ(read->process.comm, alert.process.comm);
+  ASSERT_EQ(read->processes.size(), 2U);
+  EXPECT_FALSE(read->processes[1].stands);
+  EXPECT_EQ(read->processes[1].process.comm, alert.process.comm);
+  EXPECT_EQ(read->processes_omitted, 7U);
+  ASSERT_TRUE(read->shift);
+  EXPECT_EQ(read->shift->what, "checksum");
   EXPECT_EQ(read->lost, alert.lost);
   EXPECT_EQ(read->resolved_ns, alert.resolved_ns);
 }
