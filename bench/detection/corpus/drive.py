@@ -23,7 +23,7 @@ import zlib
 
 CPU_CGROUP, IO_CGROUP = "/sys/fs/cgroup/cpu/stackwatch-corpus", "/sys/fs/cgroup/blkio/stackwatch-corpus"
 ONSET_S = {"cpu": (220, 280), "memory": (330, 390)}  # after the longest baseline and the settling of each
-AFTER_S = {"cpu": 150, "memory": 330}
+AFTER_S = {"cpu": 320, "memory": 330}
 
 # case: is it a change, what is started, and what is done to it at the onset. "signal": SIGUSR1; "again": it is stopped
 # and started again with further arguments; "quota", "disk": its control group changes.
