@@ -10,6 +10,7 @@ and an alert's exe tells which run it is about. What is random about a run follo
 OUT/NAME.truth.json; times are seconds of CLOCK_REALTIME.
 """
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -196,6 +197,8 @@ def main():
     finally:
         for run in runs:
             run.kill()
+    with contextlib.suppress(OSError):  # another wave may use it
+        os.rmdir(os.path.join(options.out, "run"))
 
 
 def drive(options, runs):

@@ -29,7 +29,8 @@ case ${1:-} in
       *) printf '%s\n' "$usage" >&2; exit 2 ;;
     esac
     mkdir -p "$dir" "${groups[@]}"
-    trap 'echo $$ >/sys/fs/cgroup/cpu/cgroup.procs; rmdir "${groups[@]}"' EXIT
+    # Where another wave still runs they stay.
+    trap 'echo $$ >/sys/fs/cgroup/cpu/cgroup.procs; rmdir "${groups[@]}" 2>/dev/null || true' EXIT
     # Eight times the weight of anybody else.
     echo 8192 >"${groups[0]}/cpu.shares"
     echo $$ >"${groups[0]}/cgroup.procs"
