@@ -196,27 +196,32 @@ Cases by_case(const Scores& scores, bool changes) {
   return out;
 }
 
+/// What was sampled of a change of shares, as cells of the table; medians.
+std::string sampled_cells(const Runs& runs) {
+  if (!is_of_shares(runs.front()->run)) return " | | | | ";
+  const auto of = [](double Sampled::*field, double factor) {
+    return [field, factor](const Scored& run) { return std::optional(factor * run.sampled.*field); };
+  };
+  return median(runs, "%.0f", of(&Sampled::per_second, 1)) + " | " +
+         median(runs, "%.1f", of(&Sampled::share_before, 100)) + " → " +
+         median(runs, "%.1f %%", of(&Sampled::share_after, 100)) + " | " +
+         median(runs, "%.1f", of(&Sampled::dispersion, 1)) + " | " +
+         median(runs, "%.0f s", [](const Scored& run) { return run.optimum_s; }) + " | " +
+         part(count_if(runs, in_time), static_cast<int>(runs.size()));
+}
+
 void print_changes(const Scores& scores) {
   std::printf(
       "| change | samples/s | share | dispersion | optimum | in time | in the end | median | P95 | right in top 1 | "
       "top 3 | alerts per incident |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const auto& [name, runs] : by_case(scores, true)) {
     const int found = count_if(runs, alerted);
-    const int all = static_cast<int>(runs.size());
     int alerts = 0;
     for (const Scored* run : runs) alerts += run->alerts;
-    const auto share = [](double Sampled::*field) {
-      return [field](const Scored& run) { return std::optional(100 * run.sampled.*field); };
-    };
-    std::printf("| %s | %s | %s → %s %% | %s | %s | %s | %s | %s | %s | %s | %s | %.2f |\n", name.c_str(),
-                median(runs, "%.0f", [](const Scored& run) { return std::optional(run.sampled.per_second); }).c_str(),
-                median(runs, "%.1f", share(&Sampled::share_before)).c_str(),
-                median(runs, "%.1f", share(&Sampled::share_after)).c_str(),
-                median(runs, "%.1f", [](const Scored& run) { return std::optional(run.sampled.dispersion); }).c_str(),
-                median(runs, "%.0f s", [](const Scored& run) { return run.optimum_s; }).c_str(),
-                is_of_shares(runs.front()->run) ? part(count_if(runs, in_time), all).c_str() : "",
-                part(found, all).c_str(), percentile(runs, 0.5).c_str(), percentile(runs, 0.95).c_str(),
-                part(count_if(runs, first_right), found).c_str(), part(count_if(runs, third_right), found).c_str(),
+    std::printf("| %s | %s | %s | %s | %s | %s | %s | %.2f |\n", name.c_str(), sampled_cells(runs).c_str(),
+                part(found, static_cast<int>(runs.size())).c_str(), percentile(runs, 0.5).c_str(),
+                percentile(runs, 0.95).c_str(), found > 0 ? part(count_if(runs, first_right), found).c_str() : "",
+                found > 0 ? part(count_if(runs, third_right), found).c_str() : "",
                 alerts / std::max(1.0, static_cast<double>(found)));
   }
 }
