@@ -130,10 +130,12 @@ std::optional<Finding> LeakDetector::look(const NamedDelta& delta) {
     if (same != claims.end()) std::rotate(claims.begin(), same, same + 1);
   }
   const auto& [main, claim] = claims.front();
+  std::vector<uint32_t> growing;
+  for (const auto& [stream, grows] : claims) growing.push_back(stream->stack);
   Finding out;
   out.detector = kName;
   out.probe = probe_;
-  out.frame = function_of(main->stack, delta);
+  out.frame = function_of(main->stack, delta, growing);
   out.stack = StackId{main->stack};
   out.before = claim.before;
   out.after = claim.after;
@@ -142,23 +144,41 @@ std::optional<Finding> LeakDetector::look(const NamedDelta& delta) {
   out.score = claim.score;
   out.threshold = threshold;
   for (size_t i = 1; i < claims.size() && out.contributors.size() < kMaxContributors; ++i) {
-    if (const auto frame = function_of(claims[i].first->stack, delta)) {
+    if (const auto frame = function_of(claims[i].first->stack, delta, growing)) {
       out.contributors.push_back({*frame, claims[i].second.before, claims[i].second.after});
     }
   }
   return out;
 }
 
-std::optional<FunctionId> LeakDetector::function_of(uint32_t stack, const NamedDelta& delta) const {
+// The function next to the allocator, unless it is a program's own allocator: then whoever called it.
+std::optional<FunctionId> LeakDetector::function_of(uint32_t stack, const NamedDelta& delta,
+                                                    std::span<const uint32_t> growing) const {
   const auto frames = (*delta.stacks)[StackId{stack}];
+  std::optional<FunctionId> nearest;
   for (size_t i = frames.size(); i > 0; --i) {
     const FunctionId frame = frames[i - 1];
     if (frame == FunctionTable::kOther || frame == FunctionTable::kUnnamed || frame.value >= delta.functions->size()) {
       continue;
     }
-    if (!is_allocator((*delta.functions)[frame].name)) return frame;
+    if (is_allocator((*delta.functions)[frame].name)) continue;
+    if (!nearest) nearest = frame;
+    if (i < 2 || !hands_on(frames, i - 1, delta, growing)) return i < 2 ? nearest : frame;
   }
-  return std::nullopt;
+  return nearest;
+}
+
+// Whether others allocate through this function too, in the same way but from another caller, and do not grow: then it
+// is not to blame.
+bool LeakDetector::hands_on(std::span<const FunctionId> frames, size_t frame, const NamedDelta& delta,
+                            std::span<const uint32_t> growing) const {
+  const auto way = frames.subspan(frame);
+  return std::ranges::any_of(streams_, [&](const Stream& stream) {
+    if (std::ranges::find(growing, stream.stack) != growing.end()) return false;
+    const auto other = (*delta.stacks)[StackId{stream.stack}];
+    return other.size() > way.size() && std::ranges::equal(other.last(way.size()), way) &&
+           other[other.size() - way.size() - 1] != frames[frame - 1];
+  });
 }
 
 }  // namespace stackwatch

@@ -44,7 +44,11 @@ class LeakDetector final : public Detector {
   /// For a stream that begins now.
   [[nodiscard]] Growth::Options options(double time_s) const;
   [[nodiscard]] std::optional<Finding> look(const NamedDelta& delta);
-  [[nodiscard]] std::optional<FunctionId> function_of(uint32_t stack, const NamedDelta& delta) const;
+  /// Who asked for the memory of a stack that grows.
+  [[nodiscard]] std::optional<FunctionId> function_of(uint32_t stack, const NamedDelta& delta,
+                                                      std::span<const uint32_t> growing) const;
+  [[nodiscard]] bool hands_on(std::span<const FunctionId> frames, size_t frame, const NamedDelta& delta,
+                              std::span<const uint32_t> growing) const;
 
   ProbeKind probe_;
   DetectionPolicy policy_;

@@ -119,21 +119,31 @@ Result<ShareHeritage> decode_share_heritage(std::string_view text) {
 
 void UnclaimedShares::take(const ShareHeritage& heritage) {
   clear();
-  for (const auto& entry : heritage.stacks) stacks_[entry.name] += entry.count;
-  for (const auto& entry : heritage.functions) functions_[entry.name] += entry.count;
+  const auto sorted = [](const std::vector<ShareHeritage::Entry>& entries, Counts& counts) {
+    for (const auto& entry : entries) counts[entry.name].push_back(entry.count);
+    for (auto& [name, parts] : counts) std::ranges::sort(parts);
+  };
+  sorted(heritage.stacks, stacks_);
+  sorted(heritage.functions, functions_);
 }
 
 double UnclaimedShares::claim(Counts& counts, uint64_t name) const {
   const auto found = counts.find(name);
   if (found == counts.end()) return 0;
-  const double count = found->second * scale_;
-  counts.erase(found);
+  const double count = found->second.back() * scale_;
+  found->second.pop_back();
+  if (found->second.empty()) counts.erase(found);
   return count;
 }
 
 void UnclaimedShares::add_to(ShareHeritage& heritage) const {
-  for (const auto& [name, count] : stacks_) heritage.stacks.push_back({name, count * scale_});
-  for (const auto& [name, count] : functions_) heritage.functions.push_back({name, count * scale_});
+  const auto add = [this](const Counts& counts, std::vector<ShareHeritage::Entry>& entries) {
+    for (const auto& [name, parts] : counts) {
+      for (const double count : parts) entries.push_back({name, count * scale_});
+    }
+  };
+  add(stacks_, heritage.stacks);
+  add(functions_, heritage.functions);
 }
 
 }  // namespace stackwatch

@@ -47,7 +47,8 @@ struct ShareHeritage {
 /// An error where the bytes are of another version, cut off, or make no sense (shares above 1, numbers that are none).
 [[nodiscard]] Result<ShareHeritage> decode_share_heritage(std::string_view bytes);
 
-/// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first.
+/// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first. Of
+/// several with one name the first takes the largest part.
 class UnclaimedShares {
  public:
   void clear() { *this = {}; }
@@ -61,7 +62,9 @@ class UnclaimedShares {
   void add_to(ShareHeritage& heritage) const;
 
  private:
-  using Counts = std::unordered_map<uint64_t, double>;
+  /// Two functions of one program may have one name (the C library's clock_gettime and the kernel's): the smallest
+  /// first.
+  using Counts = std::unordered_map<uint64_t, std::vector<double>>;
   [[nodiscard]] double claim(Counts& counts, uint64_t name) const;
 
   Counts stacks_;

@@ -83,6 +83,11 @@ void judge(Scored& scored, const Firing& firing) {
   scored.third_right = names_one_of(firing, run.functions, 3);
 }
 
+/// Changes of a function's share of CPU time; of others there is no optimum to compare with.
+bool is_of_shares(const CorpusRun& run) {
+  return run.kind.starts_with("grow") || run.kind == "python" || run.kind == "busyworker";
+}
+
 /// Mean delay of Page's CUSUM that is told both shares, with the host's budget for one of its streams. Samples that
 /// come in clumps are so many fewer.
 std::optional<double> optimum(const Sampled& sampled, size_t streams, const DetectionPolicy& policy) {
@@ -126,7 +131,7 @@ Result<Scores> score(const std::string& directory, const JudgedWith& with, bool 
     for (const auto& [name, sampled] : replayed->sampled) {
       Scored& scored = out.runs[places.at(name)];
       scored.sampled = sampled;
-      if (with_optimum && scored.run.is_change) scored.optimum_s = optimum(sampled, replayed->streams, with.policy);
+      if (with_optimum && is_of_shares(scored.run)) scored.optimum_s = optimum(sampled, replayed->streams, with.policy);
     }
   }
   return out;
@@ -142,9 +147,12 @@ int count_if(const Runs& runs, Predicate predicate) {
   return static_cast<int>(std::ranges::count_if(runs, [&](const Scored* run) { return predicate(*run); }));
 }
 
-/// In time: within the larger of a minute and 2.5 times the optimum.
-bool in_time(const Scored& run) {
-  return run.delay_s && *run.delay_s <= std::max(kAtLeast_s, kTimesTheOptimum * run.optimum_s.value_or(0));
+/// The larger of a minute and 2.5 times the optimum.
+double limit_s(const Scored& run) { return std::max(kAtLeast_s, kTimesTheOptimum * run.optimum_s.value_or(0)); }
+bool in_time(const Scored& run) { return run.delay_s && *run.delay_s <= limit_s(run); }
+/// Nothing was found, and the recording ended before it would have been late.
+bool ended_early(const Scored& run) {
+  return is_of_shares(run.run) && !run.delay_s && run.run.ended_s - run.run.onset_s < limit_s(run);
 }
 bool alerted(const Scored& run) { return run.delay_s.has_value(); }
 bool first_right(const Scored& run) { return run.first_right; }
@@ -188,27 +196,33 @@ Cases by_case(const Scores& scores, bool changes) {
   return out;
 }
 
+/// What was sampled of a change of shares, as cells of the table; medians.
+std::string sampled_cells(const Runs& runs) {
+  if (!is_of_shares(runs.front()->run)) return " | | | | ";
+  const auto of = [](double Sampled::*field, double factor) {
+    return [field, factor](const Scored& run) { return std::optional(factor * run.sampled.*field); };
+  };
+  return median(runs, "%.0f", of(&Sampled::per_second, 1)) + " | " +
+         median(runs, "%.1f", of(&Sampled::share_before, 100)) + " → " +
+         median(runs, "%.1f %%", of(&Sampled::share_after, 100)) + " | " +
+         median(runs, "%.1f", of(&Sampled::dispersion, 1)) + " | " +
+         median(runs, "%.0f s", [](const Scored& run) { return run.optimum_s; }) + " | " +
+         part(count_if(runs, in_time), static_cast<int>(runs.size()));
+}
+
 void print_changes(const Scores& scores) {
   std::printf(
       "| change | samples/s | share | dispersion | optimum | in time | in the end | median | P95 | right in top 1 | "
       "top 3 | alerts per incident |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const auto& [name, runs] : by_case(scores, true)) {
     const int found = count_if(runs, alerted);
-    const int all = static_cast<int>(runs.size());
     int alerts = 0;
     for (const Scored* run : runs) alerts += run->alerts;
-    const auto share = [](double Sampled::*field) {
-      return [field](const Scored& run) { return std::optional(100 * run.sampled.*field); };
-    };
-    std::printf("| %s | %s | %s → %s %% | %s | %s | %s | %s | %s | %s | %s | %s | %.2f |\n", name.c_str(),
-                median(runs, "%.0f", [](const Scored& run) { return std::optional(run.sampled.per_second); }).c_str(),
-                median(runs, "%.1f", share(&Sampled::share_before)).c_str(),
-                median(runs, "%.1f", share(&Sampled::share_after)).c_str(),
-                median(runs, "%.1f", [](const Scored& run) { return std::optional(run.sampled.dispersion); }).c_str(),
-                median(runs, "%.0f s", [](const Scored& run) { return run.optimum_s; }).c_str(),
-                part(count_if(runs, in_time), all).c_str(), part(found, all).c_str(), percentile(runs, 0.5).c_str(),
-                percentile(runs, 0.95).c_str(), part(count_if(runs, first_right), found).c_str(),
-                part(count_if(runs, third_right), found).c_str(), alerts / std::max(1.0, static_cast<double>(found)));
+    std::printf("| %s | %s | %s | %s | %s | %s | %s | %.2f |\n", name.c_str(), sampled_cells(runs).c_str(),
+                part(found, static_cast<int>(runs.size())).c_str(), percentile(runs, 0.5).c_str(),
+                percentile(runs, 0.95).c_str(), found > 0 ? part(count_if(runs, first_right), found).c_str() : "",
+                found > 0 ? part(count_if(runs, third_right), found).c_str() : "",
+                alerts / std::max(1.0, static_cast<double>(found)));
   }
 }
 
@@ -239,12 +253,14 @@ void print_false_alarms(const Scores& scores) {
 
 void print_notes(const Scores& scores) {
   const auto starved = std::ranges::count_if(scores.runs, [](const Scored& run) { return run.starved; });
+  const auto early =
+      std::ranges::count_if(scores.runs, [](const Scored& run) { return !run.starved && ended_early(run); });
   std::printf(
       "\n%zu runs, %.1f process-hours, at most %zu streams on a host; replayed in %.1f s. %td runs had less than "
-      "%.0f %% of their CPU time on a busy machine and are in no table. %d alerts about other processes of the "
-      "recording.\n",
+      "%.0f %% of their CPU time on a busy machine and are in no table. Of the runs that count as missed, %td ended "
+      "before an alert would have been late. %d alerts about other processes of the recording.\n",
       scores.runs.size(), scores.process_seconds / 3600, scores.streams, scores.replay_s, starved, 100 * kStarved,
-      scores.strangers);
+      early, scores.strangers);
 }
 
 void print_list(const Scores& scores) {

@@ -10,6 +10,7 @@ and an alert's exe tells which run it is about. What is random about a run follo
 OUT/NAME.truth.json; times are seconds of CLOCK_REALTIME.
 """
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -23,7 +24,7 @@ import zlib
 
 CPU_CGROUP, IO_CGROUP = "/sys/fs/cgroup/cpu/stackwatch-corpus", "/sys/fs/cgroup/blkio/stackwatch-corpus"
 ONSET_S = {"cpu": (220, 280), "memory": (330, 390)}  # after the longest baseline and the settling of each
-AFTER_S = {"cpu": 150, "memory": 330}
+AFTER_S = {"cpu": 320, "memory": 330}
 
 # case: is it a change, what is started, and what is done to it at the onset. "signal": SIGUSR1; "again": it is stopped
 # and started again with further arguments; "quota", "disk": its control group changes.
@@ -196,6 +197,8 @@ def main():
     finally:
         for run in runs:
             run.kill()
+    with contextlib.suppress(OSError):  # another wave may use it
+        os.rmdir(os.path.join(options.out, "run"))
 
 
 def drive(options, runs):

@@ -194,6 +194,20 @@ TEST(Leak, TheCallerOfTheAllocatorIsNamed) {
   EXPECT_NEAR(finding->onset_s, 400, 60);
 }
 
+TEST(Leak, AProgramsOwnAllocatorIsNotBlamedForItsCallers) {
+  Program program;
+  const StackId leak = program.stack({"main", "handle", "remember", "new_node", "xmalloc", "malloc"});
+  const StackId churn = program.stack({"main", "parse", "xmalloc", "malloc"});
+  const StackId nodes = program.stack({"main", "index", "new_node", "xmalloc", "malloc"});
+  std::optional<Finding> finding;
+  for (int i = 0; i < 900 && !finding; ++i) {
+    const int64_t more = i % 2 == 0 ? 5'000'000 : -5'000'000;
+    finding = program.tick({{leak, i > 400 ? 100'000 : 0}, {churn, more}, {nodes, more}});
+  }
+  ASSERT_TRUE(finding);
+  EXPECT_EQ(program.name(*finding), "remember");
+}
+
 TEST(Leak, MoreStacksThanPlacesKeepTheLargest) {
   LeakSettings settings;
   settings.max_streams = 16;

@@ -66,5 +66,18 @@ TEST(UnclaimedShares, EachIsClaimedOnceAndForgottenLikeTheBaseline) {
   EXPECT_EQ(on.stacks[0].count, 200);
 }
 
+TEST(UnclaimedShares, TwoOfOneNameAreTwoParts) {
+  ShareHeritage heritage = sample();
+  heritage.functions = {{5, 30}, {5, 70}, {6, 10}};
+  UnclaimedShares unclaimed;
+  unclaimed.take(heritage);
+  EXPECT_EQ(unclaimed.claim_function(5), 70);
+  ShareHeritage on;
+  unclaimed.add_to(on);
+  EXPECT_EQ(on.functions.size(), 2U);
+  EXPECT_EQ(unclaimed.claim_function(5), 30);
+  EXPECT_EQ(unclaimed.claim_function(5), 0);
+}
+
 }  // namespace
 }  // namespace stackwatch
