@@ -64,7 +64,7 @@ MemoryStackEngine::MemoryStackEngine(const Clock& clock, UniqueFd epoll, UniqueF
   });
 }
 
-MemoryStackEngine::~MemoryStackEngine() = default;
+MemoryStackEngine::~MemoryStackEngine() { finish_loading(); }
 
 Result<StackEngine::Program> MemoryStackEngine::load() {
   thread_.wait_idle();
@@ -336,14 +336,16 @@ void MemoryStackEngine::sweep(uint32_t tgid, std::optional<uint32_t> keep_image)
 }
 
 void MemoryStackEngine::drain() {
-  if (skeleton_) take_done();
-  mappings_.drain();
+  if (loaded()) {
+    take_done();
+    mappings_.drain();
+  }
   StackEngine::drain();
 }
 
 void MemoryStackEngine::wait_until_settled() {
   thread_.wait_idle();
-  if (skeleton_) take_done();
+  if (loaded()) take_done();
 }
 
 Result<void> MemoryStackEngine::collect() {

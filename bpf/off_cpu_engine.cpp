@@ -26,6 +26,9 @@ class OffCpuEngine final : public StackEngine {
  public:
   OffCpuEngine(const Clock& clock, UniqueFd epoll, const OffCpuLimits& limits)
       : StackEngine(clock, std::move(epoll), {ProbeKind::kBlocked, ProbeKind::kRunQueue}, true), limits_(limits) {}
+  ~OffCpuEngine() override { finish_loading(); }
+  OffCpuEngine(const OffCpuEngine&) = delete;
+  OffCpuEngine& operator=(const OffCpuEngine&) = delete;
 
  private:
   Result<Program> load() override;

@@ -25,6 +25,9 @@ class SamplingEngine final : public StackEngine {
  public:
   SamplingEngine(const Clock& clock, UniqueFd epoll, ProbeKind kind, const SamplingLimits& limits)
       : StackEngine(clock, std::move(epoll), {kind}, true), kind_(kind), limits_(limits) {}
+  ~SamplingEngine() override { finish_loading(); }
+  SamplingEngine(const SamplingEngine&) = delete;
+  SamplingEngine& operator=(const SamplingEngine&) = delete;
 
   Result<void> load_now() { return ensure_loaded(); }
 

@@ -2,7 +2,7 @@
 #include "bpf/stack_engine.h"
 
 #include <bpf/bpf.h>
-#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -89,35 +89,8 @@ size_t StackEngine::index_of(ProbeKind kind) const {
   return static_cast<size_t>(std::ranges::find(kinds_, kind) - kinds_.begin());
 }
 
-Result<void> StackEngine::ensure_loaded() {
-  if (program_.object != nullptr) return {};
-  auto program = load();
-  if (!program) return Failure(program.error());
-  const LibbpfMessages messages;
-  ring_.reset(ring_buffer__new(bpf_map__fd(program->new_stacks), take_frames, this, nullptr));
-  if (!ring_) return fail_bpf("read the ring buffer of new stacks", errno, messages);
-  epoll_event event{};
-  event.events = EPOLLIN;
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ring_buffer__epoll_fd(ring_.get()), &event) != 0) {
-    return fail_errno("poll the ring buffer of new stacks", errno);
-  }
-  watched_ = {bpf_map__fd(program->watched)};
-  counts_ = {bpf_map__fd(program->counts)};
-  max_stacks_ = bpf_map__max_entries(program->counts);
-  program_ = *program;
-  return {};
-}
-
-Result<void> StackEngine::share_unwind_maps(bpf_map* spaces, bpf_map* tables) {
-  if (!unwind_) return {};
-  const LibbpfMessages messages;
-  int error = bpf_map__reuse_fd(spaces, unwind_->spaces_fd());
-  if (error == 0) error = bpf_map__reuse_fd(tables, unwind_->tables_fd());
-  if (error != 0) return fail_bpf("share the maps for unwinding", -error, messages);
-  return {};
-}
-
 void StackEngine::drain() {
+  if (eventfd_t ends = 0; load_event_) static_cast<void>(::eventfd_read(load_event_.get(), &ends));
   if (ring_) ring_buffer__consume(ring_.get());
 }
 

@@ -4,8 +4,10 @@
 // Inside of bpf/ only.
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "bpf/bpf_support.h"
 #include "bpf/map_reader.h"
 #include "bpf/unwind_maps.h"
+#include "bpf/work_thread.h"
 #include "core/clock.h"
 #include "core/probe.h"
 #include "core/unique_fd.h"
@@ -32,6 +35,7 @@ class StackEngine : public ProbeEngine {
   [[nodiscard]] std::span<const ProbeKind> kinds() const override { return kinds_; }
   [[nodiscard]] std::unique_ptr<Probe> make_probe(ProbeKind kind) override;
   [[nodiscard]] Result<void> prepare() override { return ensure_loaded(); }
+  [[nodiscard]] bool load_beside() override;
   [[nodiscard]] int poll_fd() const override { return epoll_.get(); }
   void drain() override;
   [[nodiscard]] Result<void> collect() override;
@@ -92,7 +96,12 @@ class StackEngine : public ProbeEngine {
   /// one only means that something was seen half-way; otherwise they are signed.
   StackEngine(const Clock& clock, UniqueFd epoll, std::vector<ProbeKind> kinds, bool grows);
 
+  /// Sets up what is the subclass's own. On the thread that loads or on the caller's, before anything is attached: what
+  /// both could see at a time is not to be looked at before loaded().
   [[nodiscard]] virtual Result<Program> load() = 0;
+  [[nodiscard]] bool loaded() const { return program_.object != nullptr; }
+  /// Waits for the thread that loads. Each subclass's destructor calls it: load() uses what is the subclass's.
+  void finish_loading() { loader_.reset(); }
   /// Lets events run as the attached processes need them: after attaching, once per collect, and when the last one
   /// is detached.
   [[nodiscard]] virtual Result<void> fit() = 0;
@@ -105,8 +114,11 @@ class StackEngine : public ProbeEngine {
   void add_open(const abi::stack_key& key, size_t kind, int64_t value);
   /// Lets a program that is open and not loaded yet use the shared maps for unwinding.
   [[nodiscard]] Result<void> share_unwind_maps(bpf_map* spaces, bpf_map* tables);
-  /// Calls load() if it was not called yet.
+  /// Calls load() if it was not called yet, or waits for the thread that does. What failed is not tried again for
+  /// kLoadAgainS: it takes as long as what succeeds.
   [[nodiscard]] Result<void> ensure_loaded();
+  [[nodiscard]] Result<Program> load_or_wait();
+  [[nodiscard]] bool failed_lately() const;
   /// Adds to what the process's next delta tells as lost; nothing where it is not attached.
   void add_lost(const abi::process_id& id, LossReason reason, uint64_t count);
 
@@ -166,6 +178,13 @@ class StackEngine : public ProbeEngine {
   uint64_t misses_ = 0;       // as the kernel said last
   uint64_t told_misses_ = 0;  // of them: in a process's losses
   uint32_t max_stacks_ = 0;
+  // Of the thread that loads, while there is one; the loop reads loaded_ when that has ended.
+  UniqueFd load_event_;
+  std::optional<Result<Program>> loaded_;
+  std::atomic<bool> load_done_{false};
+  std::unique_ptr<WorkThread> loader_;
+  std::optional<Error> load_error_;
+  uint64_t load_failed_ns_ = 0;
 };
 
 /// How far this kernel lets a stack be read, at most abi::kMaxHalfStack frames.

@@ -157,7 +157,10 @@ std::string render_attachments(const JsonValue& reply, const Style& style) {
                {"PROBLEM"}});
   for (const JsonValue& row : array_of(reply, "attachments").GetArray()) {
     const JsonValue& process = object_of(row, "process");
-    const std::string_view problem = text_of(row, "problem");
+    std::string problem(text_of(row, "problem"));
+    if (const std::string loading = joined_text(array_of(row, "loading")); problem.empty() && !loading.empty()) {
+      problem = loading + ": its program is being loaded";
+    }
     table.add(
         {count(process, "pid"), safe_text(text_of(process, "comm"), kCommColumns), joined_text(array_of(row, "probes")),
          fixed_text(number_of(row, "frequency_hz"), 0), local_time_text(text_of(row, "since")), count(row, "samples"),

@@ -25,7 +25,10 @@ Result<std::string> watch(const Options& options, pid_t pid, const Clock& clock)
   WatchRequest request = options.watch;
   request.pid = pid;
   request.children = true;
-  return add_watch(*client, request);
+  Result<std::string> id = add_watch(*client, request);
+  if (!id) return id;
+  if (auto loaded = wait_until_loaded(*client, pid, clock); !loaded) return Failure(loaded.error());
+  return id;
 }
 
 // The rule may be gone already, with the command: the daemon drops it then. A daemon that is gone has it no more.

@@ -86,6 +86,23 @@ Result<std::string> add_watch(Client& client, const WatchRequest& request) {
   return std::string(text_of(reply->parameters(), "id"));
 }
 
+Result<void> wait_until_loaded(Client& client, int32_t pid, const Clock& clock) {
+  constexpr uint64_t kLoadPatienceS = 10;
+  constexpr useconds_t kPauseUs = 10'000;
+  const uint64_t end_ns = clock.monotonic_ns() + kLoadPatienceS * 1'000'000'000;
+  while (clock.monotonic_ns() < end_ns) {
+    const Result<Reply> reply = client.call("ListAttachments");
+    if (!reply) return Failure(reply.error());
+    bool loading = false;
+    for (const JsonValue& row : array_of(reply->parameters(), "attachments").GetArray()) {
+      loading = loading || (integer_of(object_of(row, "process"), "pid") == pid && !array_of(row, "loading").Empty());
+    }
+    if (!loading) return {};
+    usleep(kPauseUs);
+  }
+  return {};
+}
+
 Result<void> remove_watch(Client& client, const std::string& id) {
   const Result<Reply> reply = client.call("RemoveWatch", id_parameters(id));
   if (!reply) return Failure(reply.error());

@@ -21,6 +21,10 @@ namespace stackwatch {
 /// Has the daemon watch; the id of the rule. A pid goes with the time that its process began, so that the daemon can
 /// tell it from one of the same pid in another pid namespace.
 [[nodiscard]] Result<std::string> add_watch(Client& client, const WatchRequest& request);
+/// Until the daemon counts everything that was asked for of the process: it loads programs that nobody has wanted
+/// before, which takes some 100 ms each. After kLoadPatienceS it is given up: `stackwatch attachments` tells what is
+/// missing.
+[[nodiscard]] Result<void> wait_until_loaded(Client& client, int32_t pid, const Clock& clock);
 [[nodiscard]] Result<void> remove_watch(Client& client, const std::string& id);
 
 [[nodiscard]] Result<void> run_watch_add(Client& client, const Options& options);

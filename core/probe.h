@@ -64,6 +64,10 @@ class ProbeEngine {
   /// Loads its program, which takes up to some 100 ms and else happens at the first attach: for whoever knows that
   /// there will be one and has the time now. Errors: as those of attach().
   [[nodiscard]] virtual Result<void> prepare() { return {}; }
+  /// Whether attach() has no program to load first. Where it has, a thread begins to load it, and until that is done,
+  /// which makes poll_fd() readable, this is false: for whoever must not wait, before each attach(). True after a
+  /// failure too: attach() tells it.
+  [[nodiscard]] virtual bool load_beside() { return true; }
   /// `kind` is one of kinds().
   [[nodiscard]] virtual std::unique_ptr<Probe> make_probe(ProbeKind kind) = 0;
   /// Readable when frames of new stacks wait: the loop then calls drain(), so that the kernel's buffer does not fill up

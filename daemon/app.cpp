@@ -175,8 +175,8 @@ Result<void> App::make_engines() {
   return {};
 }
 
-// What the rules ask for is loaded before the loop runs, which it would hold up for 150 ms and more at the first
-// attach. Where it fails nobody may ever need it; whoever does is told then.
+// What the rules ask for is loaded before the loop runs, so that their processes are counted from the first tick on;
+// what else somebody asks for later, beside it. Where it fails nobody may ever need it; whoever does is told then.
 void App::prepare_engines() {
   for (ProbeEngine* engine : engines()) {
     const auto counts = [&](ProbeKind kind) {
@@ -186,6 +186,7 @@ void App::prepare_engines() {
         config_.watch, [&](const WatchRule& rule) { return std::ranges::any_of(rule.probes, counts); });
     if (wanted) static_cast<void>(engine->prepare());
   }
+  attachments_->set_load_beside();
 }
 
 std::vector<ProbeEngine*> App::engines() const {
@@ -234,7 +235,11 @@ Result<void> App::start_loop() {
   }
   if (auto added = loop_->on_signal(SIGHUP, [this] { reload(); }); !added) return added;
   for (ProbeEngine* engine : engines()) {
-    if (auto added = loop_->on_readable(engine->poll_fd(), [engine] { engine->drain(); }); !added) return added;
+    const auto drain = [this, engine] {
+      engine->drain();
+      attachments_->attach_loaded();
+    };
+    if (auto added = loop_->on_readable(engine->poll_fd(), drain); !added) return added;
   }
   for (const int fd : {unwinding_->fd(), unwinding_->maps()->wanted_fd()}) {
     if (auto added = loop_->on_readable(fd, [this] { unwinding_->dispatch(); }); !added) return added;

@@ -39,6 +39,7 @@ std::vector<AttachmentRow> Attachments::rows() const {
     row.reason = attachment.reason.text;
     row.stacks = attachment.stacks.size() - 1;  // without [other]
     row.problem = attachment.problem;
+    row.loading = attachment.loading;
     for (const AttachedProbe& probe : attachment.probes) {
       row.probes.push_back(probe.kind);
       row.lost += probe.lost;

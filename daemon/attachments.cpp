@@ -80,10 +80,15 @@ Result<void> Attachments::change_options(Attachment& attachment, const ProbeOpti
 // Those that are attached already go on; those that nobody wants any more go.
 Result<void> Attachments::attach_probes(Attachment& attachment, const std::vector<ProbeKind>& kinds) {
   std::optional<Error> refused;
+  attachment.loading.clear();
   for (const ProbeKind kind : kinds) {
     if (!has_engine(kind) ||
         std::ranges::find(attachment.probes, kind, &AttachedProbe::kind) != attachment.probes.end())
       continue;
+    if (load_beside_ && !engine_of(kind)->load_beside()) {
+      attachment.loading.push_back(kind);
+      continue;
+    }
     AttachedProbe probe;
     probe.kind = kind;
     probe.probe = engine_of(kind)->make_probe(kind);
@@ -97,12 +102,23 @@ Result<void> Attachments::attach_probes(Attachment& attachment, const std::vecto
       refused = attached.error();
     }
   }
-  if (refused && attachment.probes.empty()) return Failure(*refused);
+  if (refused && attachment.probes.empty() && attachment.loading.empty()) return Failure(*refused);
   std::erase_if(attachment.probes,
                 [&kinds](const AttachedProbe& probe) { return std::ranges::find(kinds, probe.kind) == kinds.end(); });
   attachment.problem = refused ? refused->message() : "";
   attachment.ordered = kinds;
   return {};
+}
+
+void Attachments::attach_loaded() {
+  for (auto& [key, attachment] : attachments_) {
+    const auto is_loaded = [this](ProbeKind kind) { return engine_of(kind)->load_beside(); };
+    if (attachment->ending || std::ranges::none_of(attachment->loading, is_loaded)) continue;
+    const std::vector<ProbeKind> ordered = attachment->ordered;
+    if (auto attached = attach_probes(*attachment, ordered); !attached) {
+      attachment->problem = attached.error().message();
+    }
+  }
 }
 
 ProbeEngine* Attachments::engine_of(ProbeKind kind) const {
@@ -186,6 +202,7 @@ const ProcessIdentity* Attachments::identity(const ProcessKey& process) const {
 }
 
 Result<void> Attachments::collect(bool late) {
+  attach_loaded();
   for (ProbeEngine* engine : engines_) {
     if (auto collected = engine->collect(); !collected) return collected;
   }

@@ -64,6 +64,11 @@ class Attachments {
   ~Attachments();
 
   void set_limits(const AttachmentLimits& limits) { limits_ = limits; }
+  /// From now on programs are loaded beside: a probe whose program is not there yet is attached by attach_loaded(), and
+  /// attach() has not failed then, whatever comes of it.
+  void set_load_beside() { load_beside_ = true; }
+  /// Attaches the probes whose programs are there by now. One that fails is told in the row and by problem().
+  void attach_loaded();
 
   /// Attaches, or changes the probes, the options and the reason of what is attached: counts and names are kept then,
   /// and the old options stay in force where the new ones are refused. Not while full(), but for what is attached
@@ -151,6 +156,7 @@ class Attachments {
   std::unordered_map<ProcessKey, std::unique_ptr<Attachment>> attachments_;
   std::vector<std::unique_ptr<Attachment>> ended_;  // kept until the deltas that point to them are used
   Losses total_losses_;
+  bool load_beside_ = false;
 };
 
 }  // namespace stackwatch

@@ -49,6 +49,7 @@ struct Attachments::Attachment {
   AttachReason reason;
   ProbeOptions options;
   std::vector<ProbeKind> ordered;  // the probes asked for
+  std::vector<ProbeKind> loading;  // of these: those whose program is being loaded
   std::string problem;             // why one of them is missing
   uint64_t since_ns = 0;
   uint64_t since_monotonic_ns = 0;

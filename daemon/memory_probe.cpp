@@ -24,6 +24,7 @@ class Engine final : public MemoryProbeEngine {
     return std::make_unique<FoundProbe>(*finder_, counter_.engine->make_probe(kind));
   }
   [[nodiscard]] Result<void> prepare() override { return counter_.engine->prepare(); }
+  [[nodiscard]] bool load_beside() override { return counter_.engine->load_beside(); }
   [[nodiscard]] int poll_fd() const override { return epoll_.get(); }
   void drain() override {
     finder_->dispatch();

@@ -108,6 +108,7 @@ struct UnusualStack {
 struct AttachmentRow {
   ProcessIdentity process;
   std::vector<ProbeKind> probes;
+  std::vector<ProbeKind> loading;  ///< asked for too: counted when their programs are loaded
   double frequency_hz = 0;
   uint64_t since_ns = 0;  ///< CLOCK_REALTIME
   std::string reason;     ///< "watch rule \"redis-server\"", "suspect: 3.1x its usual CPU", "child of 4711"

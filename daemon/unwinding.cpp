@@ -89,6 +89,7 @@ class UnwindingEngine final : public ProbeEngine {
   [[nodiscard]] std::span<const ProbeKind> kinds() const override { return inner_->kinds(); }
   [[nodiscard]] std::unique_ptr<Probe> make_probe(ProbeKind kind) override { return inner_->make_probe(kind); }
   [[nodiscard]] Result<void> prepare() override { return inner_->prepare(); }
+  [[nodiscard]] bool load_beside() override { return inner_->load_beside(); }
   [[nodiscard]] int poll_fd() const override { return inner_->poll_fd(); }
   void drain() override {
     unwinding_->dispatch();

@@ -122,6 +122,8 @@ type RankingRow (
 type Attachment (
   process: Process,
   probes: []Probe,
+  # asked for too, and counted as soon as their programs are loaded, which takes some 100 ms once
+  loading: ?[]Probe,
   frequency_hz: float,
   since: string,
   reason: string,

@@ -137,6 +137,10 @@ void write_attachment_row(JsonWriter& json, const AttachmentRow& row) {
   write_process(json, row.process);
   json.key("probes");
   write_probes(json, row.probes);
+  if (!row.loading.empty()) {
+    json.key("loading");
+    write_probes(json, row.loading);
+  }
   json.member("frequency_hz", row.frequency_hz);
   json.member("since", format_utc(row.since_ns));
   json.member("reason", row.reason);

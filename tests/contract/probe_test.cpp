@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every probe must keep: the real engines and the fake that unit tests use behave alike.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 
 #include <cstdlib>
@@ -92,6 +93,34 @@ TEST_P(ProbeContract, PreparingMayBeRepeatedAndAttachesNobody) {
   EXPECT_FALSE(probe->read());
   ASSERT_TRUE(probe->attach(process_, {}));
   EXPECT_TRUE(probe->read());
+}
+
+TEST_P(ProbeContract, WhatIsLoadedBesideCanBeAttachedAtItsEnd) {
+  for (int tries = 0; !engine_->load_beside(); ++tries) {
+    ASSERT_LT(tries, 600) << "it is never loaded";
+    pollfd done{engine_->poll_fd(), POLLIN, 0};
+    constexpr int kPatienceMs = 100;
+    static_cast<void>(::poll(&done, 1, kPatienceMs));
+    engine_->drain();
+  }
+  const auto probe = engine_->make_probe(engine_->kinds().front());
+  ASSERT_TRUE(probe->attach(process_, {}));
+  EXPECT_TRUE(engine_->collect());
+  EXPECT_TRUE(probe->read());
+}
+
+TEST_P(ProbeContract, AttachingWaitsForWhatIsBeingLoaded) {
+  static_cast<void>(engine_->load_beside());
+  const auto probe = engine_->make_probe(engine_->kinds().front());
+  ASSERT_TRUE(probe->attach(process_, {}));
+  EXPECT_TRUE(engine_->load_beside());
+}
+
+TEST_P(ProbeContract, AnEngineMayGoWhileItsProgramIsBeingLoaded) {
+  static_cast<void>(engine_->load_beside());
+  engine_->drain();
+  EXPECT_TRUE(engine_->collect());
+  engine_.reset();
 }
 
 TEST_P(ProbeContract, AttachingTwiceFails) {

@@ -43,6 +43,8 @@ class FakeProbeEngine final : public ProbeEngine {
     refuses_ = std::move(refuses);
   }
   void fail_collect(Error error) { collect_error_ = std::move(error); }
+  /// As if its program were being loaded, for as long.
+  void hold_loading(bool hold) { loading_ = hold; }
   void stop_failing() { collect_error_ = no_error(); }
   [[nodiscard]] size_t refused() const { return refused_; }
   [[nodiscard]] size_t attached() const { return attached_.size(); }
@@ -51,6 +53,7 @@ class FakeProbeEngine final : public ProbeEngine {
 
   // What the engine does.
   [[nodiscard]] std::span<const ProbeKind> kinds() const override { return kinds_; }
+  [[nodiscard]] bool load_beside() override { return !loading_; }
   std::unique_ptr<Probe> make_probe(ProbeKind kind) override { return std::make_unique<FakeProbe>(*this, kind); }
   [[nodiscard]] int poll_fd() const override { return -1; }
   void drain() override {}
@@ -142,6 +145,7 @@ class FakeProbeEngine final : public ProbeEngine {
   Error refusal_ = no_error();
   std::function<bool(const ProcessKey&, const ProbeOptions&)> refuses_ = [](const auto&, const auto&) { return false; };
   size_t refused_ = 0;
+  bool loading_ = false;
   Error collect_error_ = no_error();
 };
 

@@ -282,6 +282,42 @@ void signal_all(const Children& children, int number) {
   for (const auto& child : children) child->signal(number);
 }
 
+/// What of a process is asked for and not counted yet, as text.
+std::string loading(Asking& asking, int32_t pid) {
+  const Reply reply = asking.ask("ListAttachments");
+  for (const auto& row : array_of(reply.parameters(), "attachments").GetArray()) {
+    if (integer_of(object_of(row, "process"), "pid") != pid) continue;
+    std::string all;
+    for (const auto& probe : array_of(row, "loading").GetArray()) all += std::string(" ") + probe.GetString();
+    return all;
+  }
+  return " not attached";
+}
+
+// Each program in a daemon that has not loaded it yet: loading takes 100 ms and more of a CPU, the daemon answers
+// meanwhile.
+TEST(Status, AnswersAtOnceWhileProgramsAreLoadedForARule) {
+  STACKWATCH_REQUIRE_BPF();
+  size_t seen_loading = 0;
+  for (const std::string probe : {"off_cpu", "page_fault", "memory"}) {
+    DaemonUnderTest daemon(kQuiet);
+    ASSERT_TRUE(daemon.ready()) << daemon.process().output();
+    const Child burn({test_program("burn"), "--seconds", "120"});
+    Asking asking(daemon);
+    asking.ask("AddWatch", R"({"pid":)" + std::to_string(burn.pid()) + R"(,"probes":["on_cpu",")" + probe + R"("]})");
+    const bool was_loading = !loading(asking, burn.pid()).empty();
+    if (was_loading) ++seen_loading;
+    Answering times =
+        ask_status_until(asking, daemon.process().pid(), 60, [&] { return loading(asking, burn.pid()).empty(); });
+    times.all.print(("status while " + probe + " is loaded").c_str());
+    EXPECT_LT(times.all.worst(), 5) << "it waits for more than a CPU";
+    EXPECT_EQ(loading(asking, burn.pid()), "") << probe;
+    const auto answer = daemon.ask({"stacks", std::to_string(burn.pid()), "--probe", probe});
+    EXPECT_EQ(answer.exit_code, 0) << probe << ": " << answer.output;
+  }
+  EXPECT_GE(seen_loading, 1U) << "the daemon answers only when the programs are there";
+}
+
 TEST(Status, AnswersAtOnceWhile200AttachedProcessesRestart) {
   STACKWATCH_REQUIRE_BPF();
   DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nexe = \"" + test_program("sleeper") +

@@ -50,6 +50,66 @@ TEST_F(AttachmentsTest, ARefusalLeavesNothing) {
   EXPECT_THAT(tick().deltas, IsEmpty());
 }
 
+TEST_F(AttachmentsTest, AProbeThatCannotBeAttachedWhenItIsLoadedIsToldAndTheOthersGoOn) {
+  attachments_->set_load_beside();
+  blocked_.hold_loading(true);
+  ASSERT_TRUE(attach(kRedis, {}, {ProbeKind::kOnCpu, ProbeKind::kBlocked}));
+  ASSERT_TRUE(attach(kNginx, {}, {ProbeKind::kBlocked})) << "nothing has failed yet";
+  EXPECT_EQ(attachments_->problem(), "");
+  blocked_.refuse_attach({ErrorKind::kUnsupported, "load the program", "the kernel refuses it", ""});
+  blocked_.hold_loading(false);
+  tick();
+  for (const AttachmentRow& row : attachments_->rows()) {
+    EXPECT_THAT(row.problem, testing::HasSubstr("the kernel refuses it"));
+    EXPECT_THAT(row.loading, IsEmpty());
+  }
+  EXPECT_THAT(attachments_->problem(), testing::HasSubstr("the kernel refuses it"));
+  EXPECT_EQ(blocked_.refused(), 2U);
+  tick();
+  EXPECT_EQ(blocked_.refused(), 2U) << "nobody tries again at each tick";
+  EXPECT_TRUE(engine_.is_attached(kRedis));
+}
+
+TEST_F(AttachmentsTest, WhatIsLoadedBesideIsAttachedWhenItIsThere) {
+  attachments_->set_load_beside();
+  blocked_.hold_loading(true);
+  ASSERT_TRUE(attach(kRedis, {.children = true}, {ProbeKind::kOnCpu, ProbeKind::kBlocked}));
+  EXPECT_THAT(attachments_->rows().at(0).probes, ElementsAre(ProbeKind::kOnCpu));
+  EXPECT_THAT(attachments_->rows().at(0).loading, ElementsAre(ProbeKind::kBlocked));
+  EXPECT_EQ(blocked_.attached(), 0U);
+  work(kRedis, 5);
+  EXPECT_THAT(leaves(tick().deltas.at(0)), ElementsAre("f5=1")) << "the other one does not wait";
+  EXPECT_EQ(blocked_.attached(), 0U);
+  blocked_.hold_loading(false);
+  attachments_->attach_loaded();
+  EXPECT_TRUE(blocked_.is_attached(kRedis));
+  EXPECT_TRUE(blocked_.options(kRedis).children);
+  EXPECT_THAT(attachments_->rows().at(0).probes, ElementsAre(ProbeKind::kOnCpu, ProbeKind::kBlocked));
+  EXPECT_THAT(attachments_->rows().at(0).loading, IsEmpty());
+  EXPECT_EQ(tick().deltas.size(), 2U);
+}
+
+TEST_F(AttachmentsTest, WhoeverEndsWhileItsProgramIsLoadedIsNotAttached) {
+  attachments_->set_load_beside();
+  blocked_.hold_loading(true);
+  ASSERT_TRUE(attach(kRedis, {}, {ProbeKind::kBlocked}));
+  attachments_->end(kRedis, true);
+  blocked_.hold_loading(false);
+  EXPECT_THAT(tick().exits, ElementsAre(kRedis));
+  EXPECT_EQ(blocked_.attached(), 0U);
+  EXPECT_FALSE(attachments_->contains(kRedis));
+}
+
+TEST_F(AttachmentsTest, AProbeThatNobodyWantsAnyMoreIsNotAttachedWhenItIsLoaded) {
+  attachments_->set_load_beside();
+  blocked_.hold_loading(true);
+  ASSERT_TRUE(attach(kRedis, {}, {ProbeKind::kOnCpu, ProbeKind::kBlocked}));
+  ASSERT_TRUE(attach(kRedis, {}, {ProbeKind::kOnCpu}));
+  blocked_.hold_loading(false);
+  tick();
+  EXPECT_EQ(blocked_.attached(), 0U);
+}
+
 TEST_F(AttachmentsTest, ACollectThatFailsIsTold) {
   ASSERT_TRUE(attach(kRedis));
   work(kRedis, 5);
