@@ -29,8 +29,9 @@
 namespace stackwatch {
 namespace {
 
-/// Longer than the slowest kernel takes to put probes into an allocator (QEMU without acceleration: 3 s).
-constexpr double kProbePatience_s = 10;
+/// Probes are put into an allocator in 3 s by a machine that is emulated (QEMU without acceleration), and later where
+/// it has much else to do.
+constexpr double kProbePatience_s = 30;
 
 /// Ourselves, as the engines know a process.
 Result<ProcessKey> own_key(Census& census) {
@@ -104,7 +105,7 @@ Result<std::string> try_probe(const std::vector<ProbeKind>& kinds, const Process
     if ((*totals)[i] == 0 && kinds[i] != ProbeKind::kRunQueue) {
       const std::string note = engine.note(self);
       return fail(ErrorKind::kUnsupported, kind, note.empty() ? "attached, but it counts nothing" : note,
-                  "please report it with this output");
+                  "try again when the machine has less to do; if it stays, please report it with this output");
     }
     found += fmt::format("{}{} {} {}", found.empty() ? "" : ", ", kind, (*totals)[i], units_of(kinds[i]).json);
   }

@@ -143,6 +143,8 @@ void expect_whole_and_right(Watched& watched, const Code& where, const std::vect
   EXPECT_GT(after.concerned, 30) << "of " << after.samples;
   EXPECT_LE(after.wrong * 100, after.samples) << after.wrong << " of " << after.samples << ": " << after.example;
   EXPECT_LE(after.lost * 100, after.samples) << "of " << after.samples;
+  testing::Test::RecordProperty("whole_and_right",
+                                std::to_string(after.samples - after.wrong) + " of " + std::to_string(after.samples));
 }
 
 TEST(UnwindHard, FramesOfTheVdso) {

@@ -37,6 +37,9 @@ TEST(Unwind, StacksReachTheStartOfTheirThread) {
   EXPECT_GT(samples, 50);
   EXPECT_LE(static_cast<double>(delta->lost[LossReason::kUnwindIncomplete]), 0.01 * static_cast<double>(samples));
   EXPECT_EQ(delta->lost[LossReason::kTruncated], 0U);
+  RecordProperty("whole_stacks_of_samples",
+                 std::to_string(samples - static_cast<int64_t>(delta->lost[LossReason::kUnwindIncomplete])) + " of " +
+                     std::to_string(samples));
   EXPECT_GT(live.unwinding->maps()->tables(), 1U);
 }
 

@@ -30,8 +30,10 @@ has() { grep -qE "\"$1\":\"?$2"; }
 restarted_since() { [ "$(main_pid)" != "$1" ] && [ "$(main_pid)" != 0 ] && answers; }
 start_count_forgotten() { systemctl reset-failed stackwatch 2>/dev/null || true; }
 
-step "the package installs and its service runs"
-dpkg -i package.deb || fail "dpkg -i"
+step "the package installs on a plain Debian 12 with what apt knows alone, and its service runs"
+dpkg-query -W -f '${Package}\n' | grep -xE '(gcc|g[+][+]|clang)(-[0-9]+)?|cmake|.*-dev|bpftool' && fail "this is no plain Debian"
+apt-get install -qq -y --no-install-recommends /opt/stackwatch-test/package.deb </dev/null >install.log 2>&1 ||
+  fail "apt-get install: $(cat install.log)"
 within 30 systemctl is-active -q stackwatch || fail "the service is not active after installing"
 within 30 answers || fail "no answer on the control socket"
 systemctl is-enabled -q stackwatch || fail "it is not enabled"
@@ -48,6 +50,11 @@ grep -q '^Seccomp:.2$' "/proc/$pid/status" || fail "it has no seccomp filter"
   fail "socket: $(stat -c '%U:%G %a' /run/stackwatch/io.stackwatch)"
 [ "$(stat -c '%U %a' /var/lib/stackwatch)" = 'stackwatch 750' ] || fail "state: $(stat -c '%U %a' /var/lib/stackwatch)"
 [ "$(grep -c : "/proc/$pid/net/dev")" = 1 ] || fail "it sees a network: $(cat "/proc/$pid/net/dev")"
+
+step "its exposure is at most 2.0, as systemd-analyze counts"
+exposure=$(systemd-analyze security --no-pager stackwatch.service | sed -n 's/.*Overall exposure level[^0-9]*service: \([0-9.]*\).*/\1/p')
+printf '        exposure %s\n' "$exposure"
+[ -n "$exposure" ] && [ "$(printf '%s\n2.0\n' "$exposure" | sort -V | tail -n 1)" = 2.0 ] || fail "exposure '$exposure'"
 
 step "reload takes new rules without a restart"
 mkdir -p /etc/stackwatch/stackwatch.toml.d
@@ -158,6 +165,19 @@ systemctl stop shift-test
 within 10 test -s "$truth" || fail "shift has not told the truth"
 grep -q "\"$function\"" "$truth" || fail "$function did not change: $(cat "$truth")"
 
+step "CAP_SYS_ADMIN, for kernels without uprobe_multi, comes with a file of the package's examples and goes with it"
+mkdir -p /etc/systemd/system/stackwatch.service.d
+cp /usr/share/doc/stackwatch/examples/perf-uprobes.conf /etc/systemd/system/stackwatch.service.d/
+systemctl daemon-reload
+start_count_forgotten
+systemctl restart stackwatch || fail "it does not start with perf-uprobes.conf"
+grep -q '^CapEff:.0*1c400280004$' "/proc/$(main_pid)/status" || fail "$(grep CapEff "/proc/$(main_pid)/status")"
+within 30 answers || fail "no answer with perf-uprobes.conf"
+rm -r /etc/systemd/system/stackwatch.service.d
+systemctl daemon-reload
+systemctl restart stackwatch
+grep -q '^CapEff:.0*1c400080004$' "/proc/$(main_pid)/status" || fail "$(grep CapEff "/proc/$(main_pid)/status")"
+
 step "a stuck tick: the watchdog has it started again"
 mkdir -p /run/systemd/system/stackwatch.service.d
 printf '[Service]\nWatchdogSec=5s\nRestartSec=1s\n' >/run/systemd/system/stackwatch.service.d/test.conf
@@ -189,7 +209,7 @@ grep -q 'a line of my own' /etc/stackwatch/stackwatch.toml || fail "the configur
 step "remove stops the service and keeps configuration and state"
 dpkg -r stackwatch || fail "dpkg -r"
 systemctl is-active -q stackwatch && fail "it still runs"
-pgrep -x stackwatchd >/dev/null && fail "a process is left"
+grep -sxl stackwatchd /proc/[0-9]*/comm && fail "a process is left"
 [ -e /etc/stackwatch/stackwatch.toml ] && [ -e /var/lib/stackwatch/kept ] || fail "remove removed too much"
 
 step "purge leaves nothing"
