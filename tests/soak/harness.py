@@ -163,6 +163,7 @@ class Daemon:
         self.clock_file = os.path.join(directory, "clock")
         self.log_file = os.path.join(directory, "log")
         self.entries = []
+        self.stopped = False
         os.makedirs(self.journal_directory)
         self.set_clock(0)
         config_file = os.path.join(directory, "stackwatch.toml")
@@ -226,7 +227,10 @@ class Daemon:
                       sum(resident_bytes(worker) for worker in workers), maps, fds, threads)
 
     def stop(self):
-        """Ends it as systemd would; its exit code, None where it had to be killed."""
+        """Ends it as systemd would; its exit code, None where it had to be killed. Again: nothing more."""
+        if self.stopped:
+            return self.process.returncode
+        self.stopped = True
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -272,6 +276,8 @@ class Prober(threading.Thread):
         self.path = daemon.socket
         self.answers_s = []
         self.echoes_s = []
+        self.phases = collections.defaultdict(list)  # answers by what else was going on
+        self.phase = ""
         self.failed = 0
         self.echo_path = os.path.join(daemon.directory, "echo")
         self.echo = subprocess.Popen(["python3", "-c", ECHO, self.echo_path])
@@ -285,6 +291,7 @@ class Prober(threading.Thread):
             try:
                 ask(self.path, "GetStatus")
                 self.answers_s.append(time.monotonic() - begun)
+                self.phases[self.phase].append(self.answers_s[-1])
             except (OSError, ValueError):
                 self.failed += 1
             begun = time.monotonic()

@@ -246,8 +246,11 @@ def report(daemon, observer, prober, alerts, status, code):
         f"{alerts['again']} told again with the same id", not alerts["false"])
     row("the end", "exit code 0", code, code == 0)
     print(harness.table(("what", "asked", "seen", "holds"), rows))
+    print("\nStatus by what went on, median and worst: " + ", ".join(
+        f"{name} {1000 * harness.median(times):.1f} and {1000 * max(times):.0f} ms"
+        for name, times in prober.phases.items() if name) + ".")
     lost = {name: count for name, count in status["lost"].items() if count}
-    print(f"\nTicks: {status['ticks']}, missed {status['missed_ticks']}, longest {status['max_tick_ms']:.0f} ms. Losses: "
+    print(f"Ticks: {status['ticks']}, missed {status['missed_ticks']}, longest {status['max_tick_ms']:.0f} ms. Losses: "
           f"{json.dumps(lost)}. Writes given up: {status['state']['dropped']}. Shed at the end: "
           f"{status['shedding'] or 'nothing'}.")
     for title, lines in (("Lost", alerts["lost"] + alerts["untold"]), ("False", alerts["false"]),
@@ -278,6 +281,7 @@ def soak(hours, directory):
             if daemon.process.poll() is not None:
                 raise RuntimeError("the daemon ended: " + daemon.log()[-2000:])
             pressure.step()
+            prober.phase = pressure.name
             shifts.step()
             time.sleep(1)
         pressure.end()
