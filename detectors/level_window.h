@@ -27,19 +27,31 @@ struct LevelTick {
 /// The last ticks, oldest first; bounded.
 class LevelWindow {
  public:
-  /// Eight minutes at a tick of 1 s, 20 kB: twice the longest quarantine. Onsets further back cannot be told.
+  /// Eight minutes at a tick of 1 s, 12 kB: twice the longest quarantine. Onsets further back cannot be told.
   static constexpr size_t kCapacity = 512;
 
   void push(const LevelTick& tick);
   [[nodiscard]] size_t size() const { return size_; }
-  [[nodiscard]] const LevelTick& operator[](size_t i) const { return ticks_[(first_ + i) % kCapacity]; }
+  /// Amounts and the interval are kept to seven digits: what is computed with a tick of the past is a sum or a median.
+  [[nodiscard]] LevelTick operator[](size_t i) const {
+    const Packed& tick = ticks_[(first_ + i) % kCapacity];
+    return {tick.end_s, static_cast<double>(tick.interval_s), static_cast<double>(tick.amount),
+            static_cast<double>(tick.wanted), static_cast<double>(tick.own)};
+  }
   /// How many ticks were ever pushed: the tick with number pushed() - 1 is the newest.
   [[nodiscard]] uint64_t pushed() const { return pushed_; }
   /// Index of the tick with this number; of the oldest where it is gone.
   [[nodiscard]] size_t index_of(uint64_t number) const;
 
  private:
-  std::vector<LevelTick> ticks_;
+  struct Packed {
+    double end_s = 0;
+    float interval_s = 0;
+    float amount = 0;
+    float wanted = 0;
+    float own = 0;
+  };
+  std::vector<Packed> ticks_;
   size_t first_ = 0;
   size_t size_ = 0;
   uint64_t pushed_ = 0;

@@ -2,6 +2,7 @@
 #include "detectors/stack_counts.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace stackwatch {
@@ -23,6 +24,52 @@ double cpu_time(const NamedDelta& delta, double total) {
   // A source without CPU times still has the samples' rate.
   const double sampled = total / delta.frequency_hz;
   return std::isfinite(sampled) && sampled > 0 && sampled < kMaxCpuS ? sampled : 0;
+}
+
+// An entry begins with the distance of its stack from the one before, times four, plus what its count is.
+enum CountForm : uint64_t { kOne = 0, kInteger = 1, kFloat = 2 };
+
+void put_number(std::vector<uint8_t>& out, uint64_t number) {
+  for (; number >= 0x80; number >>= 7) out.push_back(static_cast<uint8_t>(number | 0x80));
+  out.push_back(static_cast<uint8_t>(number));
+}
+
+uint64_t take_number(const uint8_t*& at) {
+  uint64_t number = 0;
+  for (unsigned shift = 0;; shift += 7) {
+    const uint8_t byte = *at++;
+    number |= static_cast<uint64_t>(byte & 0x7f) << shift;
+    if (byte < 0x80) return number;
+  }
+}
+
+CountForm form_of(float count) {
+  constexpr float kExact = 16777216;  // integers up to here are what they are as a float
+  if (count == 1) return kOne;
+  return count >= 0 && count <= kExact && count == std::floor(count) ? kInteger : kFloat;
+}
+
+void pack(const std::vector<Tick::Entry>& sorted, std::vector<uint8_t>& out) {
+  out.clear();
+  uint32_t last = 0;
+  for (const Tick::Entry& entry : sorted) {
+    const CountForm form = form_of(entry.count);
+    put_number(out, static_cast<uint64_t>(entry.stack - last) << 2 | form);
+    last = entry.stack;
+    if (form == kInteger) put_number(out, static_cast<uint64_t>(entry.count));
+    if (form == kFloat) {
+      const auto bits = std::bit_cast<uint32_t>(entry.count);
+      for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(bits >> (8 * i)));
+    }
+  }
+}
+
+float take_count(const uint8_t*& at, uint64_t form) {
+  if (form == kOne) return 1;
+  if (form == kInteger) return static_cast<float>(take_number(at));
+  uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i) bits |= static_cast<uint32_t>(*at++) << (8 * i);
+  return std::bit_cast<float>(bits);
 }
 
 }  // namespace
@@ -61,9 +108,36 @@ void TickWindow::push(const Tick& tick) {
     first_ = (first_ + 1) % kCapacity;
     --size_;
   }
-  ticks_[(first_ + size_) % kCapacity] = tick;
+  sorted_ = tick.entries;
+  std::ranges::sort(sorted_, {}, &Tick::Entry::stack);
+  pack(sorted_, bytes_);
+  Packed& packed = ticks_[(first_ + size_) % kCapacity];
+  packed.end_s = tick.end_s;
+  packed.interval_s = tick.interval_s;
+  packed.cpu_s = tick.cpu_s;
+  packed.total = tick.total;
+  // Not assign(): it keeps the room of the largest tick that was ever in this place.
+  if (bytes_.size() > packed.entries.capacity() || 2 * bytes_.size() < packed.entries.capacity()) {
+    packed.entries = std::vector<uint8_t>(bytes_);
+  } else {
+    packed.entries = bytes_;
+  }
   ++size_;
   ++pushed_;
+}
+
+Tick TickWindow::operator[](size_t i) const {
+  const Packed& packed = ticks_[(first_ + i) % kCapacity];
+  Tick out{packed.end_s, packed.interval_s, packed.cpu_s, packed.total, {}};
+  out.entries.reserve(packed.entries.size());
+  const uint8_t* at = packed.entries.data();
+  const uint8_t* const end = at + packed.entries.size();
+  for (uint32_t stack = 0; at != end;) {
+    const uint64_t head = take_number(at);
+    stack += static_cast<uint32_t>(head >> 2);
+    out.entries.push_back({stack, take_count(at, head & 3)});
+  }
+  return out;
 }
 
 void StackCounts::add(const Tick& tick, StackIndex& index) {

@@ -60,23 +60,35 @@ struct Tick {
   [[nodiscard]] double begin_s() const { return end_s - interval_s; }
 };
 
-/// The last ticks, oldest first. Bounded: an hour at many stacks per tick would be megabytes per process.
+/// The last ticks, oldest first. Bounded: an hour at many stacks per tick would be megabytes per process. Packed: most
+/// stacks of a tick have one sample and lie near the one before, so most entries are one byte. A tick that is asked for
+/// is unpacked, 5 ns per entry.
 class TickWindow {
  public:
   /// Five minutes at a tick of 1 s: longer than any quarantine, and than the delay of any change that is found within
-  /// a few minutes. About 100 kB for a process at 99 Hz.
+  /// a few minutes. About 50 kB for a process at 99 Hz with 480 stacks.
   static constexpr size_t kCapacity = 300;
 
   void push(const Tick& tick);
   void clear() { size_ = 0; }
   [[nodiscard]] size_t size() const { return size_; }
-  [[nodiscard]] const Tick& operator[](size_t i) const { return ticks_[(first_ + i) % kCapacity]; }
-  [[nodiscard]] const Tick& newest() const { return (*this)[size_ - 1]; }
+  /// Its entries are in the order of their stacks.
+  [[nodiscard]] Tick operator[](size_t i) const;
+  [[nodiscard]] Tick newest() const { return (*this)[size_ - 1]; }
   /// How many ticks were ever pushed: the tick with number pushed() - 1 is the newest.
   [[nodiscard]] uint64_t pushed() const { return pushed_; }
 
  private:
-  std::vector<Tick> ticks_;
+  struct Packed {
+    double end_s = 0;
+    double interval_s = 0;
+    double cpu_s = 0;
+    double total = 0;
+    std::vector<uint8_t> entries;
+  };
+  std::vector<Packed> ticks_;
+  std::vector<Tick::Entry> sorted_;  // scratch
+  std::vector<uint8_t> bytes_;       // scratch
   size_t first_ = 0;
   size_t size_ = 0;
   uint64_t pushed_ = 0;
