@@ -388,7 +388,7 @@ class Load:
         self.processes = []
 
     def start(self, name, *arguments):
-        out = open(os.path.join(self.directory, f"load-{len(self.processes)}-{name}"), "w+b")
+        out = open(os.path.join(self.directory, f"load-{len(self.processes)}-{os.path.basename(name)}"), "w+b")
         process = subprocess.Popen([os.path.join(PROGRAMS, name), *map(str, arguments)], stdout=out, stderr=out,
                                    stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
         process.out = out
