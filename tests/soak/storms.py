@@ -41,17 +41,18 @@ NAMES = [storm[0] for storm in STORMS]
 
 
 class Counted:
-    """What the daemon counted in the processes of a name: samples and what was lost of them, summed over all that it
-    ever told of."""
+    """What the daemon counted in the processes of a name, or in one of them: samples and what was lost of them, summed
+    over all that it ever told of."""
 
-    def __init__(self, comm):
+    def __init__(self, comm, pid=None):
         self.comm = comm
+        self.pid = pid
         self.rows = {}
 
     def look(self, daemon):
         for row in daemon.ask("ListAttachments")["attachments"]:
             process = row["process"]
-            if process["comm"] == self.comm:
+            if process["comm"] == self.comm and self.pid in (None, process["pid"]):
                 lost = row["lost"]
                 uncounted = lost.get("map_full", 0) + lost.get("watch_full", 0) + lost.get("recursion_missed", 0)
                 self.rows[process["pid"], process["start_time_ns"]] = row["samples"] + uncounted
@@ -89,7 +90,7 @@ def run_storm(directory, storm):
         steady = load.start("changer", "--case", "steady", "--load", 0.3, "--duration", 3600)
         daemon = harness.Daemon(directory, CONFIG)
         time.sleep(SETTLE_S)
-        counted, herd = Counted("changer"), Counted("herd")
+        counted, herd = Counted("changer", steady.pid), Counted("herd")
         before = daemon.ask("GetStatus")
         counted.look(daemon)
         samples, cpu_s = counted.sum(), harness.cpu_s(steady.pid)
