@@ -4,7 +4,7 @@
 # `stackwatch count --probe off_cpu`, under libbpf-tools' offcputime and under perf record of the same switches with call
 # chains. One target for all, watched by each in turn, the order changing each round. Measured is the target's own CPU time
 # per switch (schedstat), from when the watcher has attached on: what others do on the CPU meanwhile is not in it, nor is
-# the time before. Ratios are those of a round.
+# the time before. Ratios are those of a round. (SIGTERM: a shell lets what it starts in the background ignore SIGINT.)
 #   bench/off_cpu.sh [ROUNDS] [SWITCHES]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,7 +39,7 @@ measure() {
     now=$(used)
   done
   echo "$before $now" | awk '{printf "%.1f\n", ($3 - $1) / ($4 - $2)}' >>"$dir/$name"
-  [ -z "$watcher" ] || { kill -INT "$watcher" 2>/dev/null || true; wait "$watcher" 2>/dev/null || true; }
+  [ -z "$watcher" ] || { kill -TERM "$watcher" 2>/dev/null || true; wait "$watcher" 2>/dev/null || true; }
 }
 run() {
   case $1 in

@@ -148,7 +148,7 @@ static __always_inline int read_user_stack(struct context* c, struct scratch* s,
     __u32 user = walk_user_stack(s, process, c->exec_id);
     key->process.tgid = c->tgid;
     key->process.start_ticks = process->start_ticks;
-    key->hash = hash_stack(s, user, c->exec_id);
+    key->hash = join_hashes(hash_frames(s->frames, user, c->exec_id), 0);
     s->header.key = *key;
     s->header.exec_id = c->exec_id;
     s->header.user = user;

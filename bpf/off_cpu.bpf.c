@@ -3,6 +3,7 @@
 // values[1] run queue, in nanoseconds. A switch of anybody else costs a look-up for the task that leaves and one for
 // the task that comes.
 #include "bpf/stack_counting.bpf.h"
+#include "bpf/user_memo.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -64,6 +65,38 @@ static __always_inline void count_wait(struct thread_wait* wait, struct task_str
   }
 }
 
+/* The user half, where nothing but its hash may be known: then 1. */
+static __always_inline int find_user_half(void* ctx, struct scratch* s, __u64* hash) {
+  struct user_memo* memo = read_user_regs(&s->walk.regs) ? memo_of(&s->walk.regs) : 0;
+  if (memo && memo->frames && is_of(memo, s) && has_same_words()) {
+    s->header.user = memo->frames;
+    *hash = memo->hash;
+    return 1;
+  }
+  struct user_regs regs = s->walk.regs;
+  s->header.user =
+      memo ? walk_again() : frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
+  *hash = hash_user_half();
+  if (memo) remember_walk(memo, s, &regs, *hash);
+  return 0;
+}
+
+/* The stack that the current task leaves with, entered. */
+static __always_inline void enter_wait(void* ctx, struct scratch* s, struct watched_process* process,
+                                       const struct task_facts* facts) {
+  begin_stack(s, process, facts);
+  __u64 hash = 0;
+  int known = 0;
+  if (!facts->kernel_thread) known = find_user_half(ctx, s, &hash);
+  end_stack(ctx, s, process, facts, hash, 1);
+  struct stack_count* count = get_count(&s->header.key);
+  if (!count) return;
+  if (!process->counted) process->counted = 1;
+  if (count->delivered) return;
+  /* Now the frames are needed. */
+  if (!known || walk_again() == s->header.user) tell_frames(s, process, count);
+}
+
 static __always_inline void leave(void* ctx, struct task_struct* task, int preempted) {
   struct task_facts facts = TYPED_TASK_FACTS(task);
   struct watched_process* process = find_watched(&facts);
@@ -77,8 +110,8 @@ static __always_inline void leave(void* ctx, struct task_struct* task, int preem
     return;
   }
   struct scratch* s = get_scratch();
-  if (!s || !read_stack(ctx, s, process, &facts, 1)) return;
-  enter_stack(s, process); /* the value comes when the wait ends */
+  if (!s) return;
+  enter_wait(ctx, s, process, &facts); /* the value comes when the wait ends */
   if (!wait) {
     struct thread_wait none = {};
     bpf_map_update_elem(&waits, &tid, &none, BPF_NOEXIST);

@@ -32,7 +32,8 @@ int sample(struct bpf_perf_event_data* ctx) {
   if (!seen || !is_due(n, tgid, seen->rate_mhz, base_rate_mhz)) return 0; /* before anything that costs more */
   struct task_facts facts = UNTYPED_TASK_FACTS(task);
   struct watched_process* process = find_watched(&facts);
-  if (!process || !read_stack(ctx, s, process, &facts, !hit_user_mode(ctx))) return 0;
+  if (!process) return 0;
+  read_stack(ctx, s, process, &facts, !hit_user_mode(ctx));
   struct stack_count* count = enter_stack(s, process);
   __sync_fetch_and_add(count ? &count->values[0] : &process->lost_map_full, weight);
   return 0;

@@ -69,13 +69,20 @@ static __always_inline struct watched_process* find_watched(const struct task_fa
   return process;
 }
 
-static __always_inline __u64 hash_stack(struct scratch* s, __u32 frames, __u64 seed) {
-  __u64 hash = seed * 0x9e3779b97f4a7c15ULL + frames;
-  for (__u32 i = 0; i < 2 * kMaxHalfStack; i++) {
-    if (i >= frames) break;
-    hash = (hash ^ s->frames[i]) * 0xff51afd7ed558ccdULL;
+static __always_inline __u64 hash_frames(const __u64* frames, __u32 count, __u64 seed) {
+  __u64 hash = seed * 0x9e3779b97f4a7c15ULL + count;
+  for (__u32 i = 0; i < kMaxHalfStack; i++) {
+    if (i >= count) break;
+    hash = (hash ^ frames[i]) * 0xff51afd7ed558ccdULL;
     hash ^= hash >> 32;
   }
+  return hash;
+}
+
+/* The halves are hashed apart: one may be known without its frames. */
+static __always_inline __u64 join_hashes(__u64 user, __u64 kernel) {
+  __u64 hash = (user ^ (kernel * 0x9e3779b97f4a7c15ULL)) * 0xff51afd7ed558ccdULL;
+  hash ^= hash >> 32;
   return hash <= kLastReservedHash ? ~hash : hash;
 }
 
@@ -93,25 +100,50 @@ static __always_inline __u32 read_user_half(void* ctx, struct scratch* s, struct
   return frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
 }
 
-/* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. 0 where it fails. */
-static __always_inline int read_stack(void* ctx, struct scratch* s, struct watched_process* process,
-                                      const struct task_facts* facts, int with_kernel) {
-  __u64 user = facts->kernel_thread ? 0 : read_user_half(ctx, s, process, facts);
+/* The hashes of the frames that there are. Global functions are verified once and not once for each of their calls. */
+__noinline __u64 hash_user_half(void) {
+  struct scratch* s = get_scratch();
+  return s ? hash_frames(s->frames, s->header.user, s->header.exec_id) : 0;
+}
+__noinline __u64 hash_kernel_half(void) {
+  struct scratch* s = get_scratch();
+  __u64 user = s ? s->header.user : ~0ULL;
+  asm volatile("" : "+r"(user));
+  if (!s || user > kMaxHalfStack) return 0; /* cannot be */
+  return hash_frames(&s->frames[user], s->header.kernel, 0);
+}
+
+static __always_inline void begin_stack(struct scratch* s, struct watched_process* process,
+                                        const struct task_facts* facts) {
+  s->header.exec_id = facts->exec_id;
+  s->header.user = 0;
+  s->header.kernel = 0;
+  s->header.key.process.tgid = facts->tgid;
+  s->header.key.process.start_ticks = process->start_ticks;
+}
+
+/* Reads the kernel half of the current task's stack behind the `s->header.user` frames that there are, and makes the
+ * key. `user_hash` is that of the user half. */
+static __always_inline void end_stack(void* ctx, struct scratch* s, struct watched_process* process,
+                                      const struct task_facts* facts, __u64 user_hash, int with_kernel) {
+  __u64 user = s->header.user;
   __u32 kernel = 0;
   /* The compiler must not compute the place from anything but the value that the verifier has seen checked. */
   asm volatile("" : "+r"(user));
-  if (user > kMaxHalfStack) return 0; /* cannot be */
+  if (user > kMaxHalfStack) return; /* cannot be */
   if (with_kernel) kernel = frames_of(bpf_get_stack(ctx, &s->frames[user], kMaxHalfStack * sizeof(__u64), 0));
-  if (kernel > kMaxHalfStack) return 0;
   if (user == 0 && !facts->kernel_thread) __sync_fetch_and_add(&process->unwind_failed, 1);
   if (user >= max_half_stack || kernel >= max_half_stack) __sync_fetch_and_add(&process->truncated, 1);
-  s->header.exec_id = facts->exec_id;
-  s->header.user = user;
   s->header.kernel = kernel;
-  s->header.key.process.tgid = facts->tgid;
-  s->header.key.process.start_ticks = process->start_ticks;
-  s->header.key.hash = hash_stack(s, user + kernel, s->header.exec_id * 256 + user);
-  return 1;
+  s->header.key.hash = join_hashes(user_hash, hash_kernel_half());
+}
+
+/* Reads the stack of the current task into `s`, user and kernel part joined, and makes its key. */
+static __always_inline void read_stack(void* ctx, struct scratch* s, struct watched_process* process,
+                                       const struct task_facts* facts, int with_kernel) {
+  begin_stack(s, process, facts);
+  if (!facts->kernel_thread) s->header.user = read_user_half(ctx, s, process, facts);
+  end_stack(ctx, s, process, facts, hash_user_half(), with_kernel);
 }
 
 static __always_inline void tell_frames(struct scratch* s, struct watched_process* process, struct stack_count* count) {

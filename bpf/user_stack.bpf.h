@@ -17,6 +17,14 @@
 /* A piece of the stack as it was read. One read of this size costs as much as one of a frame. */
 enum { kStackWords = 128, kFrameWords = 2 };
 
+/* Words that a walk has read, as far as they are noted: two per frame, for eight frames. */
+enum { kNotedWords = 16 };
+
+struct noted_word {
+  __u64 at;
+  __u64 value;
+};
+
 /* A walk under way. Kept in a map and not in registers: the verifier, which knows nothing of what maps hold, then finds
  * one turn like the other. */
 struct user_walk {
@@ -32,6 +40,8 @@ struct user_walk {
   __u32 guessed;                 /* enum walk_guess */
   __u64 code_pages;              /* that the process had when its mappings were read; 0: not known */
   struct unwind_mapping mapping; /* the last frame's */
+  __u64 reads;                   /* words read; above kNotedWords: not all of them are in `noted` */
+  struct noted_word noted[kNotedWords];
 };
 
 /* A frame was passed by its frame pointer, since ... */
@@ -101,6 +111,13 @@ static __always_inline struct scratch* get_scratch(void) {
 /* Frames on one stack are at most this far from each other. */
 #define MAX_FRAME_BYTES (1ULL << 20)
 
+/* An index below a power of two. The compiler must not find out that it is anyway, and leave out what shows it to the
+ * verifier of 5.10. */
+static __always_inline __u64 below(__u64 bound, __u64 index) {
+  asm volatile("" : "+r"(index));
+  return index & (bound - 1);
+}
+
 /* A word of the stack, from the piece that was read where it is in it. 0 where it cannot be read: bpf's reads of user
  * memory never wait for a page. What a frame needs is read from the lowest address up, so that one piece has it. */
 static __always_inline int read_word(struct user_walk* walk, __u64 at, __u64* value) {
@@ -121,6 +138,10 @@ static __always_inline int read_word(struct user_walk* walk, __u64 at, __u64* va
   asm volatile("" : "+r"(word));
   if (word >= kStackWords) return 0; /* cannot be: tells the verifier */
   *value = walk->words[word];
+  __u64 place = below(kNotedWords, walk->reads);
+  walk->noted[place].at = at;
+  walk->noted[place].value = walk->words[word];
+  walk->reads++;
   return 1;
 }
 
@@ -141,13 +162,6 @@ static __always_inline __u64 mask_if_not_above(__u64 a, __u64 b) {
   __s64 difference = (__s64)(a - b - 1) >> 63;
   asm volatile("" : "+r"(difference));
   return (__u64)difference;
-}
-
-/* An index below a power of two. The compiler must not find out that it is anyway, and leave out what shows it to the
- * verifier of 5.10. */
-static __always_inline __u64 below(__u64 bound, __u64 index) {
-  asm volatile("" : "+r"(index));
-  return index & (bound - 1);
 }
 
 /* The mapping that an address of code is in, into `walk->mapping`. */
@@ -286,6 +300,7 @@ __noinline int next_user_frame(void) {
   if (walk->slot && !known && walk->count && walk->regs.ip == trampoline() && restore_return()) {
     pc = walk->regs.ip - 1;
     known = find_mapping(walk, pc);
+    walk->reads = kNotedWords + 1; /* it does not follow from words of the stack alone */
   }
   walk->end = walk->slot ? kWalkUnmapped : kWalkIncomplete;
   if (walk->slot && !known && walk->count) return 0; /* no code at all: no frame */
@@ -342,6 +357,7 @@ static __always_inline __u32 walk_user_stack(struct scratch* s, struct watched_p
   walk->base = 0;
   walk->size = 0;
   walk->count = 0;
+  walk->reads = 0;
   walk->guessed = 0;
   walk->end = kWalkGoesOn;
   choose_space(walk, process, exec_id);

@@ -14,6 +14,7 @@
 #include "tests/kernel/support/child.h"
 #include "tests/kernel/support/require.h"
 #include "tests/kernel/support/sampling.h"
+#include "tests/kernel/support/unwinding.h"
 
 namespace stackwatch {
 namespace {
@@ -22,8 +23,8 @@ constexpr double kNs = 1e-9;
 
 /// Both probes on a process.
 struct OffCpu {
-  explicit OffCpu(const OffCpuLimits& limits = {}) {
-    auto made = make_off_cpu_engine(clock, limits);
+  explicit OffCpu(const OffCpuLimits& limits = {}, std::shared_ptr<UnwindMaps> unwind = nullptr) {
+    auto made = make_off_cpu_engine(clock, limits, std::move(unwind));
     if (!made) throw std::runtime_error(made.error().message());
     engine = std::move(*made);
     for (const ProbeKind kind : engine->kinds()) probes.push_back(engine->make_probe(kind));
@@ -116,6 +117,40 @@ TEST(OffCpuProbe, WhatIsBlockedAndWhatIsQueuedAddUpToWallTimeMinusCpuTime) {
   EXPECT_NEAR(counted, expected, 0.02 * expected + 0.02 + stolen_meanwhile);
   EXPECT_EQ(off_cpu.blocked.lost.uncounted(), 0U);
   RecordProperty("off_cpu_counted_over_expected", std::to_string(counted / expected));
+}
+
+// A walk is not done again where a thread has the registers and the words that it read as before. Here all but one word
+// are as before at each wait.
+TEST(OffCpuProbe, WhatDiffersInOneReturnAddressIsToldApart) {
+  STACKWATCH_REQUIRE_BPF();
+  UnwindingEngines unwound;
+  OffCpu off_cpu({}, unwound.unwinding->maps());
+  Child twins({test_program("twins"), "--seconds", "60"});
+  pass(0.3);  // it is started, and no copy of this program any more
+  off_cpu.attach(twins.key());
+  unwound.engine->wait_until_counting(20);
+  ASSERT_EQ(unwound.unwinding->pending(), 0U);
+  off_cpu.read();  // what was counted until the tables were there
+  const auto begun_s = static_cast<double>(off_cpu.clock.monotonic_ns()) * kNs;
+  off_cpu.blocked = {};
+  off_cpu.run_queue = {};
+  pass(3);
+  off_cpu.read();
+  const double seconds = static_cast<double>(off_cpu.clock.monotonic_ns()) * kNs - begun_s;
+  twins.signal(SIGTERM);
+  ASSERT_EQ(twins.wait(), 0);
+  const auto report = report_of(twins);
+  const auto counted_in = [&](const char* name) {
+    const uint64_t begin = report[name]["begin"].GetUint64();
+    const uint64_t end = report[name]["end"].GetUint64();
+    return off_cpu.seconds_in(off_cpu.blocked, begin, end) + off_cpu.seconds_in(off_cpu.run_queue, begin, end);
+  };
+  const double longer = report["longer"]["slept_s"].GetDouble();
+  const double shorter = report["shorter"]["slept_s"].GetDouble();
+  const double told_apart = counted_in("longer") + counted_in("shorter");
+  EXPECT_GT(told_apart, 0.8 * seconds) << "most of the time it sleeps";
+  EXPECT_NEAR(counted_in("longer") / told_apart, longer / (longer + shorter), 0.05);
+  EXPECT_EQ(off_cpu.blocked.lost[LossReason::kUnwindIncomplete], 0U);
 }
 
 TEST(OffCpuProbe, AStarvedProcessWaitsForACpuAndNotForALock) {
