@@ -65,10 +65,22 @@ type Metric (on_cpu, run_queue, switches, faults, rss, io, stacks)
 type Contributor (frame: string, before: float, after: float)
 
 # One of the processes that an alert is about. stands: its part is not over.
-type AlertProcess (process: Process, onset: string, before: float, after: float, stands: bool)
+type AlertProcess (
+  process: Process,
+  onset: string,
+  before: float,
+  after: float,
+  stands: bool
+)
 
 # Cost that moved and did not grow; such an alert never fires. `what` is called by `to` instead of `from`: moved.
-type Shift (kind: (renamed, inlined, outlined, moved), from: string, to: string, under: ?string, what: ?string)
+type Shift (
+  kind: (renamed, inlined, outlined, moved),
+  from: string,
+  to: string,
+  under: ?string,
+  what: ?string
+)
 
 type Alert (
   id: string,

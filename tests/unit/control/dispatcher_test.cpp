@@ -255,9 +255,16 @@ TEST_F(DispatcherTest, WhatIsSentIsWhatTheInterfaceDeclares) {
   EXPECT_EQ(members(attachments["parameters"]["attachments"][0]), declared("type Attachment ("));
   const auto stacks = call("io.stackwatch.GetStacks", R"({"pid":4711,"series":true})");
   EXPECT_EQ(members(stacks["parameters"]["stacks"][0]), declared("type Stack ("));
-  backend_.all_alerts = {FakeBackend::make_alert("a", AlertState::kResolved, kDay)};
-  const auto alert = call("io.stackwatch.GetAlert", R"({"id":"a"})");
-  EXPECT_EQ(members(alert["parameters"]["alert"]), declared("type Alert ("));
+  Alert full = FakeBackend::make_alert("a", AlertState::kResolved, kDay);
+  full.processes = {{full.process, full.onset_ns, 1, 2, true}, {full.process, full.onset_ns, 1, 2, false}};
+  full.processes_omitted = 1;
+  full.shift = {"moved", "left", "right", "dispatch", "leaf"};
+  backend_.all_alerts = {full};
+  const auto answer = call("io.stackwatch.GetAlert", R"({"id":"a"})");
+  const auto& alert = answer["parameters"]["alert"];
+  EXPECT_EQ(members(alert), declared("type Alert ("));
+  EXPECT_EQ(members(alert["processes"][0]), declared("type AlertProcess ("));
+  EXPECT_EQ(members(alert["shift"]), declared("type Shift ("));
 }
 
 TEST_F(DispatcherTest, RankingPassesItsParametersOn) {

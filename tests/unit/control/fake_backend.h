@@ -107,6 +107,7 @@ class FakeBackend final : public ControlBackend {
     AttachmentRow row;
     row.process = process(kAttachedPid, comm);
     row.probes = {ProbeKind::kOnCpu};
+    row.loading = {ProbeKind::kMemory};
     row.frequency_hz = 99;
     row.since_ns = 1'790'000'000'000'000'000;
     row.reason = "watch rule \"redis-server\"";
