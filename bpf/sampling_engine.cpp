@@ -79,7 +79,10 @@ Result<void> SamplingEngine::fit() {
   }
   const CpuEvent wanted = wanted_event();
   // A suspended machine takes its CPUs offline and online again before anybody can look.
-  const uint64_t suspended_ns = clock().boottime_ns() - clock().monotonic_ns();
+  // The clock that is ahead is read last: on a machine that never slept both are equal, and less than nothing is a lot.
+  const uint64_t monotonic_ns = clock().monotonic_ns();
+  const uint64_t boottime_ns = clock().boottime_ns();
+  const uint64_t suspended_ns = boottime_ns > monotonic_ns ? boottime_ns - monotonic_ns : 0;
   const bool slept = suspended_ns > suspended_ns_ + kSleepNs;
   if (events_.is_open() && events_.event() == wanted && !slept && !events_.cpus_changed()) return {};
   suspended_ns_ = suspended_ns;

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <set>
 #include <string>
 
 #include "tests/kernel/support/child.h"
@@ -19,6 +21,18 @@ namespace {
 size_t open_fds() {
   const auto entries = std::filesystem::directory_iterator("/proc/self/fd");
   return static_cast<size_t>(std::distance(begin(entries), end(entries)));
+}
+
+/// Which BPF links this process holds, by the kernel's numbers; none of perf events before Linux 5.15.
+std::multiset<std::string> held_links() {
+  std::multiset<std::string> ids;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);) {
+      if (line.starts_with("link_id:")) ids.insert(line);
+    }
+  }
+  return ids;
 }
 
 double json_number(const std::string& output, const char* name) {
@@ -250,6 +264,20 @@ TEST(OnCpu, DeepRecursionIsCountedAsTruncated) {
   ASSERT_GT(counted.samples, 100);
   EXPECT_GT(static_cast<double>(counted.lost[LossReason::kTruncated]), 0.9 * static_cast<double>(counted.samples));
   EXPECT_EQ(counted.lost.uncounted(), 0U);
+}
+
+// To open them again loses what of their period has passed, and takes longer than all the rest of a tick.
+TEST(OnCpu, EventsGoOnWhileNothingChanges) {
+  STACKWATCH_REQUIRE_BPF();
+  const LiveEngine live;
+  Child burn({test_program("burn"), "--seconds", "20"});
+  const auto probe = live.attach(burn.key(), 99);
+  const auto links = held_links();
+  for (int i = 0; i < 20; ++i) live.collect();
+  EXPECT_EQ(held_links(), links);
+  Child other({test_program("burn"), "--seconds", "20"});
+  const auto second = live.attach(other.key(), 49);
+  EXPECT_EQ(held_links(), links) << "who wants fewer samples changes nothing for others";
 }
 
 TEST(OnCpu, AdoptedChildrenThatNobodyWantsAreForgotten) {
