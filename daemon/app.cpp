@@ -287,8 +287,10 @@ void App::on_execs() {
 void App::attach_new() {
   attach_waits_ = false;
   attached_new_ns_ = clock_.monotonic_ns();
+  constexpr uint64_t kBetweenSlicesUs = 1000;
   // What fails here is told at the next tick, which does the same.
-  static_cast<void>(source_->attach_new());
+  const auto more = source_->attach_new();
+  if (more && *more) attach_waits_ = loop_->once(kBetweenSlicesUs, [this] { attach_new(); }).has_value();
 }
 
 // The service manager must not take the pause between two long ticks for a hang.

@@ -138,12 +138,18 @@ std::vector<WatchRow> LiveSource::watches() const {
   return rows;
 }
 
-Result<void> LiveSource::attach_new() {
-  if (auto taken = take_census(); !taken) return taken;
+Result<bool> LiveSource::attach_new() {
+  // Clients of the control socket wait meanwhile, and on a busy machine for a multiple of it.
+  constexpr uint64_t kAttachSliceNs = 10'000'000;
+  if (auto taken = take_census(); !taken) return Failure(taken.error());
+  const uint64_t begun_ns = clock_.monotonic_ns();
   end_exited();  // their places are free
   full_problem_.clear();
-  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
-  return {};
+  for (const ProcessSample& sample : samples_) {
+    if (clock_.monotonic_ns() - begun_ns > kAttachSliceNs) return true;
+    attach_by_rule(sample);
+  }
+  return false;
 }
 
 Result<void> LiveSource::take_census() {

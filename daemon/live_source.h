@@ -62,8 +62,9 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] std::vector<WatchRow> watches() const;
   /// Whether a process that is now called so may have to be attached by a rule.
   [[nodiscard]] bool may_want(std::string_view comm) const { return rules_.may_match(comm); }
-  /// Attaches what rules want between two ticks.
-  [[nodiscard]] Result<void> attach_new();
+  /// Between two ticks: attaches what rules want, as far as that goes in some 10 ms. True where some wait for the
+  /// next call or tick.
+  [[nodiscard]] Result<bool> attach_new();
 
   [[nodiscard]] Result<std::optional<TickBatch>> next() override;
   [[nodiscard]] ProcessIdentity identify(const ProcessKey& process) const override;
