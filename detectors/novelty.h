@@ -44,8 +44,8 @@ namespace stackwatch {
 /// a new build is full of new names, and composition tells those that matter. Stacks with [other] or [unnamed] are
 /// never new, so what comes when the table of stacks is full is not seen. Bounds. A bit per stack and function of the
 /// tables, the new stacks of kMaxYoung ticks: some kB per process.
-/// Off by default: quiet in simulation and over recorded programs, but it found nothing there that others had not, and a
-/// job that comes for the first time is no fault.
+/// Off by default: quiet in simulation and over recorded programs, but it found nothing there that others had not, and
+/// a job that comes for the first time is no fault.
 class NoveltyDetector final : public Detector {
  public:
   static constexpr std::string_view kName = "novelty";

@@ -25,7 +25,8 @@ Alert::Member* member_of(Alert& alert, const ProcessKey& process) {
 AlertRecord* AlertPolicy::leader_of(const AlertRecord& record) {
   for (AlertRecord& leader : active_) {
     const bool is_told = leader.leader == nullptr && !leader.is_pending();
-    if (is_told && leader.alert.shift.has_value() == record.alert.shift.has_value() && tells_too(leader, record, options_.workers_onset_s)) {
+    if (is_told && leader.alert.shift.has_value() == record.alert.shift.has_value() &&
+        tells_too(leader, record, options_.workers_onset_s)) {
       return &leader;
     }
   }

@@ -35,7 +35,9 @@ class SymbolServerTest : public testing::Test {
     EXPECT_EQ(protocol::send_packet(mine_.get(), protocol::encode(request), file), protocol::IoStatus::kDone);
     return receive();
   }
-  protocol::Bytes name_something(uint32_t sequence) { return ask(protocol::Resolve{sequence, kObject, {0x1300, 0x1320}}); }
+  protocol::Bytes name_something(uint32_t sequence) {
+    return ask(protocol::Resolve{sequence, kObject, {0x1300, 0x1320}});
+  }
   void end() {
     mine_.reset();
     thread_.join();
