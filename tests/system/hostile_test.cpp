@@ -48,7 +48,9 @@ TEST_F(HostileName, IsEscapedWhereverItIsShown) {
   DaemonUnderTest daemon("[[watch]]\nexe = \"" + directory_.path() + "/*\"\n");
   ASSERT_TRUE(daemon.ready()) << daemon.process().output();
   const std::string pid = std::to_string(child.pid());
-  ASSERT_TRUE(eventually(20, [&] { return daemon.ask({"stacks", pid}).output.find("100") != std::string::npos; }));
+  ASSERT_TRUE(eventually(20, [&] {
+    return daemon.ask({"stacks", pid}).output.find("burn_most") != std::string::npos;
+  }));
   for (const std::vector<std::string>& verb :
        std::vector<std::vector<std::string>>{{"attachments"},
                                              {"attachments", "--json"},
