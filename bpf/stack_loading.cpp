@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 
 #include <cerrno>
+#include <system_error>
 #include <utility>
 
 #include "bpf/stack_engine.h"
@@ -29,7 +30,11 @@ bool StackEngine::load_beside() {
     static_cast<void>(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, load_event_.get(), &event));
   }
   load_done_ = false;
-  loader_ = std::make_unique<WorkThread>(1);
+  try {
+    loader_ = std::make_unique<WorkThread>(1);
+  } catch (const std::system_error&) {
+    return true;  // no thread to be had: attach() loads it itself
+  }
   loader_->push_always([this] {
     loaded_ = load();
     load_done_ = true;

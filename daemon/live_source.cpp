@@ -144,9 +144,11 @@ Result<bool> LiveSource::attach_new() {
   if (auto taken = take_census(); !taken) return Failure(taken.error());
   const uint64_t begun_ns = clock_.monotonic_ns();
   end_exited();  // their places are free
+  const size_t attached_before = parts_.attachments.size();
   full_problem_.clear();
   for (const ProcessSample& sample : samples_) {
-    if (clock_.monotonic_ns() - begun_ns > kAttachSliceNs) return true;
+    // A slice that gets nowhere, among very many processes, is not gone on with: the tick does it.
+    if (clock_.monotonic_ns() - begun_ns > kAttachSliceNs) return parts_.attachments.size() > attached_before;
     attach_by_rule(sample);
   }
   return false;

@@ -61,7 +61,7 @@ void AlertPolicy::enlist(AlertRecord& leader, const AlertRecord& record) {
   } else if (std::ranges::find(leader.unlisted, process.key) == leader.unlisted.end() &&
              leader.unlisted.size() < options_.active_per_host) {
     leader.unlisted.push_back(process.key);
-    alert.processes_omitted = leader.unlisted.size();
+    alert.processes_omitted = std::max<uint64_t>(alert.processes_omitted, leader.unlisted.size());
   }
 }
 

@@ -234,7 +234,7 @@ void AlertPolicy::claim_id(AlertRecord& record) {
   Alert& alert = record.alert;
   // Another process of the service may have come back under this id for another reason.
   const bool taken = record.predecessor && std::ranges::any_of(active_, [&](const AlertRecord& r) {
-                       return !r.is_hidden() && r.alert.id == alert.id;
+                       return &r != &record && !r.is_hidden() && r.alert.id == alert.id;
                      });
   if (taken) {
     record.predecessor.reset();

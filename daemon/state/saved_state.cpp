@@ -42,6 +42,7 @@ SavedState::SavedState(Parts parts, std::unique_ptr<Store> store)
 // was learned comes after what must not be lost.
 SavedState::~SavedState() {
   constexpr double kLastWordsS = 2;
+  put(parts_.policy.standing());  // who joined one since it was written last
   durable_.reset();
   static_cast<void>(parts_.journal.flush(kLastWordsS));
   baselines_->save_all();
@@ -86,7 +87,11 @@ void SavedState::tick() {
   if (!resumed && now_ns < save_at_ns_) return;
   save_at_ns_ = now_ns + static_cast<uint64_t>(kSaveS * 1e9);
   // After a time without storing all that is known, else how those that stand do now. A dropped one comes again.
-  for (const Alert& alert : resumed ? parts_.policy.all() : parts_.policy.standing()) {
+  put(resumed ? parts_.policy.all() : parts_.policy.standing());
+}
+
+void SavedState::put(const std::vector<Alert>& alerts) {
+  for (const Alert& alert : alerts) {
     if (alert.state != AlertState::kPending) static_cast<void>(store_->put(alert));
   }
 }

@@ -56,6 +56,7 @@ class SavedState {
   SavedState(Parts parts, std::unique_ptr<Store> store);
   void restore();
   void watch_again(const Alert& alert);
+  void put(const std::vector<Alert>& alerts);
 
   Parts parts_;
   std::unique_ptr<Store> store_;

@@ -15,6 +15,9 @@ namespace {
 
 /// The largest programs have a tenth of it.
 constexpr size_t kMaxSlots = 200'000;
+/// libelf reads sections whole. The largest browsers have 15 MB of relocations and 1 MB of dynamic symbols.
+constexpr uint64_t kMaxRelocationBytes = 64U << 20;
+constexpr uint64_t kMaxSymbolBytes = 48U << 20;
 /// .plt, .plt.got, .plt.sec
 constexpr size_t kMaxSections = 8;
 constexpr uint64_t kStubBytes = 16;
@@ -29,10 +32,11 @@ void LinkageStubs::load(Elf* elf) {
       ::elf_getshdrstrndx(elf, &names) != 0) {
     return;
   }
+  uint64_t left = kMaxRelocationBytes;
   for (Elf_Scn* section = nullptr; (section = ::elf_nextscn(elf, section)) != nullptr;) {
     GElf_Shdr part;
     if (::gelf_getshdr(section, &part) == nullptr) continue;
-    if (part.sh_type == SHT_RELA) read_slots(elf, section);
+    if (part.sh_type == SHT_RELA) read_slots(elf, section, left);
     if (part.sh_type != SHT_PROGBITS || (part.sh_flags & SHF_EXECINSTR) == 0 || sections_.size() == kMaxSections ||
         part.sh_addr + part.sh_size < part.sh_addr) {
       continue;
@@ -46,17 +50,18 @@ void LinkageStubs::load(Elf* elf) {
   slots_.shrink_to_fit();
 }
 
-void LinkageStubs::read_slots(Elf* elf, Elf_Scn* section) {
+void LinkageStubs::read_slots(Elf* elf, Elf_Scn* section, uint64_t& left) {
   GElf_Shdr header;
   GElf_Shdr symbols_header;
   if (::gelf_getshdr(section, &header) == nullptr) return;
   Elf_Scn* const symbols_section = ::elf_getscn(elf, header.sh_link);
   if (symbols_section == nullptr || ::gelf_getshdr(symbols_section, &symbols_header) == nullptr ||
       symbols_header.sh_type != SHT_DYNSYM || (symbols_header.sh_flags & SHF_COMPRESSED) != 0 ||
-      (header.sh_flags & SHF_COMPRESSED) != 0 || header.sh_entsize == 0 ||
-      header.sh_size / header.sh_entsize > kMaxSlots * 10) {
+      symbols_header.sh_size > kMaxSymbolBytes || (header.sh_flags & SHF_COMPRESSED) != 0 || header.sh_entsize == 0 ||
+      header.sh_size > left) {
     return;
   }
+  left -= header.sh_size;
   Elf_Data* const symbols = ::elf_getdata(symbols_section, nullptr);
   Elf_Data* const data = symbols != nullptr ? ::elf_getdata(section, nullptr) : nullptr;
   if (data == nullptr) return;

@@ -40,7 +40,8 @@ class LinkageStubs {
     uint64_t end = 0;
     uint64_t stub_bytes = 0;
   };
-  void read_slots(Elf* elf, Elf_Scn* section);
+  /// `left`: bytes of relocations that may still be read.
+  void read_slots(Elf* elf, Elf_Scn* section, uint64_t& left);
 
   std::vector<Slot> slots_;  ///< ascending
   std::vector<Section> sections_;

@@ -33,16 +33,18 @@ static inline void block_signals(void) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGUSR1);
+  sigaddset(&set, SIGUSR2);
   sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-static inline void wait_for_go(void) {
+static inline void wait_for_signal(int expected) {
   sigset_t set;
   int number = 0;
   sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
+  sigaddset(&set, expected);
   sigwait(&set, &number);
 }
+static inline void wait_for_go(void) { wait_for_signal(SIGUSR1); }
 
 struct step {
   const char* name;

@@ -56,8 +56,9 @@ static void leak(double seconds) {
   } while ((double)now.tv_sec + (double)now.tv_nsec * 1e-9 < end);
 }
 
+/* By another signal than main: that one is sent to the process, and any thread that waits for it would take it. */
 static void* start_later(void* argument) {
-  wait_for_go();
+  wait_for_signal(SIGUSR2);
   return churn(argument);
 }
 
@@ -77,7 +78,7 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < kThreads; ++i) free(keep(malloc(100)));
   say("ready", 0);
   wait_for_go();
-  for (size_t i = 0; i < kThreads; ++i) pthread_kill(threads[i], SIGUSR1);
+  for (size_t i = 0; i < kThreads; ++i) pthread_kill(threads[i], SIGUSR2);
   leak(seconds);
   atomic_store(&stop, 1);
   for (size_t i = 0; i < kThreads; ++i) pthread_join(threads[i], NULL);
