@@ -286,7 +286,7 @@ std::optional<Finding> CompositionDetector::look_for_change() {
   if (!cause) return std::nullopt;
   change.cause = *std::move(cause);
   if (!worth_telling(change, 1)) return std::nullopt;
-  change.shift = shift_of(change.after, change.dispersion);
+  tell_shift(change);
   change_ = std::move(change);
   return report();
 }
@@ -296,13 +296,18 @@ std::optional<Cause> CompositionDetector::cause_of(const StackCounts& after, dou
   return find_cause(index_, baseline_, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
 }
 
-std::optional<CostShift> CompositionDetector::shift_of(const StackCounts& after, double dispersion) {
-  return find_cost_shift(index_, baseline_, after,
-                         {dispersion, policy_.min_change_share, settings_.min_relative_change});
+void CompositionDetector::tell_shift(Change& change) {
+  const bool was_one = change.shift.has_value();
+  change.shift = find_cost_shift(index_, baseline_, change.after,
+                                 {change.dispersion, policy_.min_change_share, settings_.min_relative_change});
+  if (!was_one) change.shift_since_s = last_end_s_;
 }
 
-double CompositionDetector::adopt_after_s(const Change& change) const {
-  return change.shift ? std::min(settings_.adopt_after_s, kAdoptShift * settings_.learn_s) : settings_.adopt_after_s;
+// A shift soon, but counted from when it was seen to be one: one verdict on what has long been told as more must not
+// make that the baseline.
+bool CompositionDetector::is_to_be_adopted(const Change& change) const {
+  if (last_end_s_ - change.onset_s >= settings_.adopt_after_s) return true;
+  return change.shift && last_end_s_ - change.shift_since_s >= kAdoptShift * settings_.learn_s;
 }
 
 bool CompositionDetector::worth_telling(const Change& change, double part) const {
@@ -368,7 +373,7 @@ std::optional<Finding> CompositionDetector::follow_change(const Tick& tick) {
     forget_change();
     return std::nullopt;
   }
-  if (last_end_s_ - change_->onset_s >= adopt_after_s(*change_)) {
+  if (is_to_be_adopted(*change_)) {
     adopt();
     return std::nullopt;
   }
@@ -386,7 +391,7 @@ void CompositionDetector::refresh(const Tick& tick) {
     change.cause.after = change.after.stack_share(change.cause.stack);
   }
   if (change.ticks % kRefreshEvery != 0) return;
-  change.shift = shift_of(change.after, change.dispersion);
+  tell_shift(change);
   if (!change.cause.function) return;
   if (auto cause = cause_of(change.after, change.dispersion, change.cause.function)) change.cause = *std::move(cause);
 }

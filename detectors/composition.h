@@ -81,7 +81,8 @@ class CompositionDetector final : public Detector {
     double dispersion = 1;
     double returned = 0;  // evidence for the baseline
     std::optional<CostShift> shift;
-    uint64_t ticks = 0;  // since it was found
+    double shift_since_s = 0;  // it has been one without a break
+    uint64_t ticks = 0;        // since it was found
     StackCounts after;
   };
 
@@ -116,8 +117,8 @@ class CompositionDetector final : public Detector {
   /// `part` of the smallest change worth telling.
   [[nodiscard]] bool worth_telling(const Change& change, double part) const;
   /// A finding that is no more than cost that moved is the new baseline after this time.
-  [[nodiscard]] double adopt_after_s(const Change& change) const;
-  [[nodiscard]] std::optional<CostShift> shift_of(const StackCounts& after, double dispersion);
+  [[nodiscard]] bool is_to_be_adopted(const Change& change) const;
+  void tell_shift(Change& change);
   [[nodiscard]] std::optional<Cause> cause_of(const StackCounts& after, double dispersion,
                                               std::optional<uint32_t> function);
   /// First tick of the window that belongs to the change of a function (or stack), most likely.

@@ -210,11 +210,12 @@ void AlertPolicy::settle(AlertRecord& record) {
 }
 
 // A change that turns out to be no more than cost that moved is no alarm, and what turns out to be more is one. Each at
-// most once: an attribution that wavers is not told again and again.
+// most once: an attribution that wavers is not told again and again. Where others stand behind it, one process's
+// verdict does not take their alarm away.
 void AlertPolicy::reconsider(AlertRecord& record) {
   if (record.leader != nullptr) return;
   Alert& alert = record.alert;
-  if (alert.is_firing() && alert.shift && !record.told_shift) {
+  if (alert.is_firing() && alert.shift && !record.told_shift && record.followers == 0) {
     tell_shift(record);
   } else if (!alert.is_firing() && !alert.shift) {
     fire(record);

@@ -67,6 +67,20 @@ TEST_F(WorkersTest, WorkersThatFollowAreAddedAndNothingIsToldAgain) {
   EXPECT_EQ(only().id, "000000000001");
 }
 
+TEST_F(WorkersTest, TheFirstOnesVerdictDoesNotTakeTheAlarmOfOthersAway) {
+  ASSERT_THAT(run_workers(6, 0, 3, {slow()}), SizeIs(1));
+  Finding moved = slow();
+  moved.shift = CostShift{CostShift::Kind::kRenamed, function("find"), function("lookup"), function("serve"), {}};
+  for (int s = 0; s < 5; ++s) {
+    EXPECT_THAT(
+        tick({observation(worker(0), {moved}), observation(worker(1), {slow()}), observation(worker(2), {slow()})}),
+        IsEmpty());
+  }
+  EXPECT_TRUE(only().is_firing());
+  EXPECT_FALSE(only().shift);
+  EXPECT_THAT(only().processes, SizeIs(3));
+}
+
 TEST_F(WorkersTest, AWorkerWhoseChangeGoesAwayWithinThePersistenceDoesNotJoin) {
   run_workers(6, 0, 1, {slow()});
   run_workers(3, 0, 2, {slow()});
