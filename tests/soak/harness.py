@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -125,12 +126,14 @@ def cpu_s(pid):
         return 0.0
 
 
-def resident_bytes(pid):
+def memory_bytes(pid):
+    """All that is resident, and of it what is nobody's file: a file's pages go under pressure and come back."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * PAGE
+            resident, shared = (int(field) * PAGE for field in statm.read().split()[1:3])
+            return resident, resident - shared
     except OSError:
-        return 0
+        return 0, 0
 
 
 def children(pid):
@@ -150,13 +153,69 @@ def wait_until(seconds, condition, step=0.1):
     return condition()
 
 
-Sample = collections.namedtuple("Sample", "t cpu_s daemon worker maps fds threads")
+# Memory in bytes: all of it, and what is neither a file's nor a map's; `phase` is what else went on.
+Sample = collections.namedtuple("Sample", "t cpu_s daemon worker daemon_own worker_own maps fds threads phase")
+
+
+class Groups:
+    """Control groups as the service has them: the daemon in one with the CPU weight of the unit, what weighs on the
+    machine in another one with the usual weight, as if it were another service. With `memory` the daemon's group has a
+    hard limit of it. Where the machine gives none, the daemon and its load are equals, which is told."""
+
+    CPU_WEIGHT = 200  # systemd/stackwatchd.service.in; 100 is what others have
+
+    def __init__(self, memory=None):
+        self.made = []
+        self.daemon, self.load = [], []
+        self.memory = None
+        unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        cpu, memory_top = ("/sys/fs/cgroup",) * 2 if unified else ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/memory")
+        name = f"stackwatch-soak-{os.getpid()}"
+        weight = ("cpu.weight", self.CPU_WEIGHT) if unified else ("cpu.shares", self.CPU_WEIGHT * 1024 // 100)
+        self.daemon += self.make(os.path.join(cpu, name), *weight)
+        self.load += self.make(os.path.join(cpu, name + "-load"))
+        if memory:
+            limit = ("memory.max" if unified else "memory.limit_in_bytes", memory)
+            made = self.make(os.path.join(memory_top, name), *limit)
+            self.memory = made[0] if made else None
+            self.daemon += [group for group in made if group not in self.daemon]
+
+    def make(self, path, setting=None, value=None):
+        try:
+            os.makedirs(path, exist_ok=True)
+            if path not in self.made:
+                self.made.append(path)
+            if setting:
+                with open(os.path.join(path, setting), "w") as file:
+                    file.write(str(value))
+            return [path]
+        except OSError as error:
+            print(f"soak: goes without a control group: {error}", file=sys.stderr)
+            return []
+
+    def close(self):
+        for path in self.made:
+            wait_until(30, lambda: removed(path))
+
+
+def removed(path):
+    try:
+        os.rmdir(path)
+        return True
+    except OSError:
+        return not os.path.isdir(path)
+
+
+def enter(groups):
+    for group in groups:
+        with open(os.path.join(group, "cgroup.procs"), "w") as file:
+            file.write("0")
 
 
 class Daemon:
     """stackwatchd with a service manager and a journal of its own, in a mount namespace that has nothing in /run."""
 
-    def __init__(self, directory, config, group=None, preload=False):
+    def __init__(self, directory, config, groups=(), preload=False):
         self.directory = directory
         self.socket = os.path.join(directory, "socket")
         self.journal_directory = os.path.join(directory, "journal")
@@ -177,16 +236,15 @@ class Daemon:
             environment.update(JUMPING_CLOCK=self.clock_file, SOAK_PRELOAD=os.path.join(PROGRAMS, "jumping_clock.so"))
         script = (
             'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && mount --bind "$1" /run/systemd/journal\n'
-            '[ -z "$2" ] || echo $$ >"$2/cgroup.procs"\n'
-            'shift 2; [ -z "${SOAK_PRELOAD:-}" ] || export LD_PRELOAD=$SOAK_PRELOAD\n'
+            'shift; [ -z "${SOAK_PRELOAD:-}" ] || export LD_PRELOAD=$SOAK_PRELOAD\n'
             'exec "$@"'
         )
         command = [os.path.join(BIN, "stackwatchd"), "--foreground", "--config", config_file]
         command += ["--socket", self.socket, "--state-dir", os.path.join(directory, "state")]
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-ec", script, "sh", self.journal_directory, group or "", *command],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+                ["unshare", "--mount", "sh", "-ec", script, "sh", self.journal_directory, *command],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, preexec_fn=lambda: enter(groups))
         self.pid = self.process.pid  # unshare and sh become the daemon
         if not wait_until(60, lambda: self.manager.ready.is_set() or self.process.poll() is not None):
             raise RuntimeError("the daemon did not become ready: " + self.log())
@@ -213,7 +271,7 @@ class Daemon:
         with open(self.log_file, errors="replace") as file:
             return file.read()
 
-    def usage(self):
+    def usage(self, phase):
         """What the kernel says it uses, the worker included; the size of the maps is its own word."""
         workers = children(self.pid)
         maps = self.ask("GetStatus")["bpf_map_bytes"]
@@ -223,8 +281,9 @@ class Daemon:
         except OSError:
             fds = threads = 0
         used_s = cpu_s(self.pid) + sum(cpu_s(worker) for worker in workers)
-        return Sample(time.monotonic(), used_s, resident_bytes(self.pid),
-                      sum(resident_bytes(worker) for worker in workers), maps, fds, threads)
+        daemon, daemon_own = memory_bytes(self.pid)
+        worker, worker_own = (sum(sizes) for sizes in zip((0, 0), *map(memory_bytes, workers)))
+        return Sample(time.monotonic(), used_s, daemon, worker, daemon_own, worker_own, maps, fds, threads, phase)
 
     def stop(self):
         """Ends it as systemd would; its exit code, None where it had to be killed. Again: nothing more."""
@@ -251,6 +310,7 @@ class Observer(threading.Thread):
         super().__init__(daemon=True)
         self.daemon_ = daemon
         self.samples = []
+        self.phase = ""
         self.failures = 0
         self.ending = threading.Event()
         self.start()
@@ -258,7 +318,7 @@ class Observer(threading.Thread):
     def run(self):
         while not self.ending.wait(1.0):
             try:
-                self.samples.append(self.daemon_.usage())
+                self.samples.append(self.daemon_.usage(self.phase))
             except (OSError, ValueError, KeyError):
                 self.failures += 1
 
@@ -354,12 +414,17 @@ def quantile(values, part):
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
 
+# Longer than a phase: what differs between two phases of a round is no growth.
+ROUND_S = 120
+
+
 def slope_per_hour(points):
-    """Theil and Sen: the median of the slopes of all pairs; a third of the points may lie anywhere. `points` are
-    (seconds, value), thinned to 300, which makes 45,000 pairs."""
-    points = points[:: max(1, len(points) // 300)]
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :] if b[0] > a[0]]
-    return 3600 * median(slopes)
+    """Theil and Sen: the median of the slopes of pairs; a third of the points may lie anywhere. `points` are (seconds,
+    value, phase), thinned to 600. Pairs are of one phase in two rounds; None where there are none."""
+    points = points[:: max(1, len(points) // 600)]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :]
+              if b[2] == a[2] and b[0] - a[0] > ROUND_S]
+    return 3600 * median(slopes) if slopes else None
 
 
 def highest_cpu_percent(samples, window_s=10.0):
@@ -383,17 +448,22 @@ def table(headings, rows):
 class Load:
     """Programs that go with whoever started them, in every way of ending."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, groups=()):
         self.directory = directory
+        self.groups = groups
         self.processes = []
 
     def start(self, name, *arguments):
         out = open(os.path.join(self.directory, f"load-{len(self.processes)}-{os.path.basename(name)}"), "w+b")
         process = subprocess.Popen([os.path.join(PROGRAMS, name), *map(str, arguments)], stdout=out, stderr=out,
-                                   stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
+                                   stdin=subprocess.DEVNULL, preexec_fn=self.begin)
         process.out = out
         self.processes.append(process)
         return process
+
+    def begin(self):
+        end_with_parent()
+        enter(self.groups)
 
     @staticmethod
     def report(process):

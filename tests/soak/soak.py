@@ -47,48 +47,12 @@ probes = ["on_cpu", "off_cpu"]
 """
 
 
-class MemoryGroup:
-    """A control group of the daemon and of somebody who wants all of its memory; None where the machine has none."""
-
-    def __init__(self):
-        version_1 = "/sys/fs/cgroup/memory"
-        self.path = os.path.join(version_1 if os.path.isdir(version_1) else "/sys/fs/cgroup",
-                                 f"stackwatch-soak-{os.getpid()}")
-        limit = "memory.limit_in_bytes" if os.path.isdir(version_1) else "memory.max"
-        try:
-            os.mkdir(self.path)
-            with open(os.path.join(self.path, limit), "w") as file:
-                file.write(str(GROUP_BYTES))
-        except OSError as error:
-            print(f"soak: no memory pressure: {error}", file=sys.stderr)
-            self.close()
-            self.path = None
-
-    def press(self):
-        """Somebody in the group takes memory until the kernel ends it, first of all."""
-        script = 'echo $$ >"$1/cgroup.procs"; echo 1000 >/proc/self/oom_score_adj; exec tail /dev/zero'
-        return subprocess.Popen(["sh", "-c", script, "sh", self.path], stderr=subprocess.DEVNULL,
-                                stdin=subprocess.DEVNULL, preexec_fn=harness.end_with_parent)
-
-    def close(self):
-        if self.path and os.path.isdir(self.path):
-            harness.wait_until(30, lambda: removed(self.path))
-
-
-def removed(path):
-    try:
-        os.rmdir(path)
-        return True
-    except OSError:
-        return not os.path.isdir(path)
-
-
 class Pressure:
     """Walks through the phases, over and over."""
 
-    def __init__(self, daemon, group):
+    def __init__(self, daemon, memory_group):
         self.daemon = daemon
-        self.group = group
+        self.memory_group = memory_group
         self.since = time.monotonic()
         self.phase = 0
         self.steps = 0
@@ -122,6 +86,12 @@ class Pressure:
             self.hog.wait()
             self.hog = None
 
+    def press(self):
+        """Somebody in the daemon's control group takes memory until the kernel ends it, first of all."""
+        script = 'echo $$ >"$1/cgroup.procs"; echo 1000 >/proc/self/oom_score_adj; exec tail /dev/zero'
+        return subprocess.Popen(["sh", "-c", script, "sh", self.memory_group], stderr=subprocess.DEVNULL,
+                                stdin=subprocess.DEVNULL, preexec_fn=harness.end_with_parent)
+
     def step(self):
         """Once a second or so."""
         passed = time.monotonic() - self.since
@@ -129,8 +99,8 @@ class Pressure:
             self.end()
             self.phase = (self.phase + 1) % len(PHASES)
             self.begin()
-        elif self.name == "memory pressure" and self.group.path and (not self.hog or self.hog.poll() is not None):
-            self.hog = self.group.press()
+        elif self.name == "memory pressure" and self.memory_group and (not self.hog or self.hog.poll() is not None):
+            self.hog = self.press()
             self.steps += 1
             self.rounds["memory taken"] += 1
         elif self.name == "clock jumps" and passed >= self.steps * 15:
@@ -214,7 +184,11 @@ def judge_alerts(daemon, shifts, own):
 
 def flatness(samples, value):
     rest = samples[int(WARM_UP * len(samples)):]
-    return harness.slope_per_hour([(s.t, value(s)) for s in rest]), max(value(s) for s in samples)
+    return harness.slope_per_hour([(s.t, value(s), s.phase) for s in rest]), max(value(s) for s in samples)
+
+
+def in_an_hour(slope, unit=1, name=""):
+    return "too short to tell" if slope is None else f"{slope / unit:+.1f}{name} an hour"
 
 
 def report(daemon, observer, prober, alerts, status, code):
@@ -226,17 +200,17 @@ def report(daemon, observer, prober, alerts, status, code):
     def row(what, asked, seen, good):
         rows.append((what, asked, seen, "yes" if good else "**no**"))
 
-    for what, value in (("memory of the daemon", lambda s: s.daemon), ("memory of its worker", lambda s: s.worker),
+    for what, value in (("memory of the daemon", lambda s: s.daemon_own), ("memory of its worker", lambda s: s.worker_own),
                         ("memory of its maps", lambda s: s.maps)):
         slope, highest = flatness(samples, value)
         row(what, f"at most {FLAT_BYTES_PER_HOUR / 1e6:.0f} MB more in an hour",
-            f"{slope / 1e6:+.1f} MB an hour, at most {highest / 1e6:.1f} MB", slope <= FLAT_BYTES_PER_HOUR)
+            f"{in_an_hour(slope, 1e6, ' MB')}, at most {highest / 1e6:.1f} MB", (slope or 0) <= FLAT_BYTES_PER_HOUR)
     together = max(s.daemon + s.worker + s.maps for s in samples)
     row("memory of all", f"below its limit of {limits['memory'] / 1e6:.0f} MB", f"at most {together / 1e6:.1f} MB",
         together < limits["memory"])
     for what, value in (("descriptors", lambda s: s.fds), ("threads", lambda s: s.threads)):
         slope, highest = flatness(samples, value)
-        row(what, "flat", f"{slope:+.1f} an hour, at most {highest}", slope <= FLAT_FDS_PER_HOUR)
+        row(what, "flat", f"{in_an_hour(slope)}, at most {highest}", (slope or 0) <= FLAT_FDS_PER_HOUR)
     mean_cpu = 100 * (samples[-1].cpu_s - samples[0].cpu_s) / (samples[-1].t - samples[0].t)
     row("CPU time", f"below its limit of {limits['cpu_percent']:g} %",
         f"{mean_cpu:.1f} % on average, {harness.highest_cpu_percent(samples):.1f} % in the worst 10 s",
@@ -272,9 +246,15 @@ def report(daemon, observer, prober, alerts, status, code):
     return all(r[3] == "yes" for r in rows)
 
 
+def keep(samples, path):
+    with open(path, "w") as file:
+        file.write(",".join(harness.Sample._fields) + "\n")
+        file.writelines(",".join(map(str, sample)) + "\n" for sample in samples)
+
+
 def soak(hours, directory):
-    load = harness.Load(directory)
-    group = MemoryGroup()
+    groups = harness.Groups(GROUP_BYTES)
+    load = harness.Load(directory, groups.load)
     daemon = observer = prober = pressure = None
     try:
         # Steady, from before the daemon to its end: none of this is a change.
@@ -283,17 +263,17 @@ def soak(hours, directory):
         load.start("churn", "--deep", 20)
         load.start("changer", "--case", "steady", "--load", 0.1, "--duration", 3600 * hours + 600)
         load.start("threads", "--count", 50, "--churn", "--cores", 0.05, "--seconds", 3600 * hours + 600)
-        daemon = harness.Daemon(directory, CONFIG, group.path, preload=True)
+        daemon = harness.Daemon(directory, CONFIG, groups.daemon, preload=True)
         observer = harness.Observer(daemon)
         prober = harness.Prober(daemon)
-        pressure = Pressure(daemon, group)
+        pressure = Pressure(daemon, groups.memory)
         begun = time.monotonic()
         shifts = Shifts(load, directory, begun + 3600 * hours)
         while time.monotonic() < begun + 3600 * hours or shifts.running():
             if daemon.process.poll() is not None:
                 raise RuntimeError("the daemon ended: " + daemon.log()[-2000:])
             pressure.step()
-            prober.phase = pressure.name
+            observer.phase = prober.phase = pressure.name
             shifts.step()
             time.sleep(1)
         pressure.end()
@@ -301,6 +281,7 @@ def soak(hours, directory):
         time.sleep(35)  # what waited for a journal is tried again every 30 s
         observer.end()
         prober.end()
+        keep(observer.samples, os.path.join(directory, "samples.csv"))
         status = daemon.ask("GetStatus")
         passed = time.monotonic() - begun
         print(f"{passed / 60:.0f} minutes, {status['processes']} processes, load average {os.getloadavg()[0]:.1f} on "
@@ -317,7 +298,7 @@ def soak(hours, directory):
         load.end_all()
         if daemon:
             daemon.stop()
-        group.close()
+        groups.close()
 
 
 def main():

@@ -84,11 +84,12 @@ def losses(before, after):
 
 def run_storm(directory, storm):
     name, seconds, what, programs = storm
-    load = harness.Load(directory)
+    groups = harness.Groups()
+    load = harness.Load(directory, groups.load)
     daemon = observer = prober = stuck = None
     try:
         steady = load.start("changer", "--case", "steady", "--load", 0.3, "--duration", 3600)
-        daemon = harness.Daemon(directory, CONFIG)
+        daemon = harness.Daemon(directory, CONFIG, groups.daemon)
         time.sleep(SETTLE_S)
         counted, herd = Counted("changer", steady.pid), Counted("herd")
         before = daemon.ask("GetStatus")
@@ -122,6 +123,7 @@ def run_storm(directory, storm):
         load.end_all()
         if daemon:
             daemon.stop()
+        groups.close()
 
 
 def row_of(result):
