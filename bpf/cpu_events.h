@@ -5,45 +5,50 @@
 
 #include <bpf/libbpf.h>
 
-#include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "bpf/bpf_support.h"
+#include "bpf/cpu_event.h"
+#include "bpf/given_events.h"
 #include "core/result.h"
 
 namespace stackwatch {
 
-/// A software event of the kernel and how often it is told.
-struct CpuEvent {
-  uint64_t config = 0;        ///< PERF_COUNT_SW_*
-  uint32_t frequency_hz = 0;  ///< a clock: so often a second; 0 where `period` counts
-  uint32_t period = 0;        ///< every so many occurrences
-  bool operator==(const CpuEvent&) const = default;
-};
-
-/// One software event per online CPU, each running a BPF program. CPU-wide, since task-scoped events with `inherit`
-/// double the cost of a switch-heavy target and stop with the task they were opened on.
+/// One software event per online CPU, each running a BPF program, and always the same one. CPU-wide, since task-scoped
+/// events with `inherit` double the cost of a switch-heavy target and stop with the task they were opened on.
 class CpuEvents {
  public:
+  /// Events that need not be opened; for CPUs without one, and after any was offline, they are opened here. Before the
+  /// first open().
+  void give(EventsByCpu events);
   /// Opens the events in place of those of an earlier call; these go on where the kernel refuses the new ones.
   /// `between` runs when the old ones have stopped and the new ones have not begun.
   [[nodiscard]] Result<void> open(bpf_program& program, const CpuEvent& event, const std::function<void()>& between);
   void close();
-  [[nodiscard]] bool is_open() const { return !links_.empty(); }
+  [[nodiscard]] bool is_open() const { return is_open_; }
   /// What is open; meaningless where nothing is.
   [[nodiscard]] const CpuEvent& event() const { return event_; }
   /// Whether CPUs went online or offline since: an event does not survive its CPU.
   [[nodiscard]] bool cpus_changed() const;
 
  private:
-  std::vector<BpfLink> links_;
+  struct Given {
+    UniqueFd unused;  // until it was first opened
+    BpfLink link;
+    int fd = -1;  // the link's
+  };
+  [[nodiscard]] static Result<void> start_given(Given& given, bpf_program& program, const CpuEvent& event,
+                                                const LibbpfMessages& messages);
+
+  std::vector<BpfLink> own_;
+  std::map<int, Given> given_;
+  std::string given_cpus_;  // online when they were given
   std::string online_;
   CpuEvent event_;
+  bool is_open_ = false;
 };
-
-/// Numbers in a kernel CPU list such as "0-3,8"; empty where the text is none.
-[[nodiscard]] std::vector<int> parse_cpu_list(const std::string& text);
 
 }  // namespace stackwatch

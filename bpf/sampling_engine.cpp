@@ -30,6 +30,7 @@ class SamplingEngine final : public StackEngine {
   SamplingEngine& operator=(const SamplingEngine&) = delete;
 
   Result<void> load_now() { return ensure_loaded(); }
+  void give(EventsByCpu events) { events_.give(std::move(events)); }
 
  private:
   Result<Program> load() override;
@@ -92,28 +93,29 @@ Result<void> SamplingEngine::fit() {
 }
 
 Result<std::unique_ptr<SamplingEngine>> make_engine(const Clock& clock, ProbeKind kind, const SamplingLimits& limits,
-                                                    std::shared_ptr<UnwindMaps> unwind) {
+                                                    std::shared_ptr<UnwindMaps> unwind, EventsByCpu given) {
   if (auto possible = check_bpf_possible(); !possible) return Failure(possible.error());
   auto epoll = make_epoll();
   if (!epoll) return Failure(epoll.error());
   auto engine = std::make_unique<SamplingEngine>(clock, std::move(*epoll), kind, limits);
   engine->set_unwind_maps(std::move(unwind));
+  engine->give(std::move(given));
   return engine;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits,
-                                                        std::shared_ptr<UnwindMaps> unwind) {
-  auto engine = make_engine(clock, ProbeKind::kOnCpu, limits, std::move(unwind));
+                                                        std::shared_ptr<UnwindMaps> unwind, EventsByCpu given) {
+  auto engine = make_engine(clock, ProbeKind::kOnCpu, limits, std::move(unwind), std::move(given));
   if (!engine) return Failure(engine.error());
   if (auto loaded = (*engine)->load_now(); !loaded) return Failure(loaded.error());
   return std::unique_ptr<ProbeEngine>(std::move(*engine));
 }
 
 Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock, const SamplingLimits& limits,
-                                                            std::shared_ptr<UnwindMaps> unwind) {
-  auto engine = make_engine(clock, ProbeKind::kPageFault, limits, std::move(unwind));
+                                                            std::shared_ptr<UnwindMaps> unwind, EventsByCpu given) {
+  auto engine = make_engine(clock, ProbeKind::kPageFault, limits, std::move(unwind), std::move(given));
   if (!engine) return Failure(engine.error());
   return std::unique_ptr<ProbeEngine>(std::move(*engine));
 }

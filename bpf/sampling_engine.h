@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "bpf/given_events.h"
 #include "core/clock.h"
 #include "core/probe.h"
 
@@ -33,15 +34,17 @@ inline constexpr uint32_t kPageFaultPeriod = 31;
 /// joined. One clock event per CPU while any probe is attached, none otherwise; its rate is the highest that a probe
 /// asks for, and each process is thinned to its own. Values are samples. `clock` must outlive the engine. Loads its
 /// program at once, so that what the kernel or the privileges do not allow is known before anybody relies on it.
-/// Errors: kUnsupported where BTF, privileges or perf events are missing.
+/// `given`: events that need not be opened. Errors: kUnsupported where BTF, privileges or perf events are missing.
 [[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_on_cpu_engine(const Clock& clock, const SamplingLimits& limits,
-                                                                      std::shared_ptr<UnwindMaps> unwind = nullptr);
+                                                                      std::shared_ptr<UnwindMaps> unwind = nullptr,
+                                                                      EventsByCpu given = {});
 
 /// Samples the stacks that touch memory for the first time (or again after it was taken away): every
 /// kPageFaultPeriod-th page fault of each CPU. Values are faults: kPageFaultPeriod per sample, so their error is that
 /// of counting samples. Its program is loaded at the first attach.
 [[nodiscard]] Result<std::unique_ptr<ProbeEngine>> make_page_fault_engine(const Clock& clock,
                                                                           const SamplingLimits& limits,
-                                                                          std::shared_ptr<UnwindMaps> unwind = nullptr);
+                                                                          std::shared_ptr<UnwindMaps> unwind = nullptr,
+                                                                          EventsByCpu given = {});
 
 }  // namespace stackwatch

@@ -10,6 +10,9 @@
 namespace stackwatch {
 namespace {
 
+constexpr const char* kPerfHint =
+    "without uprobe_multi (Linux 6.6) it needs CAP_SYS_ADMIN: see perf-uprobes.conf among the package's examples";
+
 // Through our own descriptor: also works for files that are deleted or in another mount namespace.
 std::string path_of(int file) { return "/proc/self/fd/" + std::to_string(file); }
 
@@ -62,7 +65,11 @@ Result<UprobeLinks> attach_uprobes(UprobeWay way, const UprobeOrder& order, std:
     if (error == ESRCH) return UprobeLinks{{}, {}, true};
     result.refused.push_back(place.offset);
   }
-  if (result.links.empty()) return fail_bpf("attach probes to an allocator", error, messages);
+  if (result.links.empty()) {
+    Failure refusal = fail_bpf("attach probes to an allocator", error, messages);
+    if (way == UprobeWay::kPerf && (error == EACCES || error == EPERM)) refusal.value().hint = kPerfHint;
+    return refusal;
+  }
   return result;
 }
 

@@ -116,7 +116,11 @@ Check check_paranoid(const Files& files, uint64_t bits) {
             "it needs CONFIG_PERF_EVENTS"};
   }
   if (has(bits, 38) || has(bits, kSysAdmin)) {
-    return {"perf_event_paranoid", CheckState::kOk, *level + ", which does not hold for CAP_PERFMON", ""};
+    // Whether this kernel is one of those, on_cpu tells.
+    const bool patched = !has(bits, kSysAdmin) && std::atoi(level->c_str()) > 2;
+    return {"perf_event_paranoid", CheckState::kOk,
+            *level + ", which does not hold for CAP_PERFMON" + (patched ? " but on kernels of Debian and Ubuntu" : ""),
+            ""};
   }
   return {"perf_event_paranoid", CheckState::kMissing, *level + ", and CAP_PERFMON is lacking",
           "grant CAP_PERFMON; lowering kernel.perf_event_paranoid does not suffice for BPF"};

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
 
 #include "bpf/bpf_census.h"
@@ -151,16 +152,30 @@ Result<void> App::start() {
   return start_loop();
 }
 
+// What the service manager keeps for us; the unit's ExecStartPre= gave it. Nothing where we were started by hand.
+std::vector<NamedDescriptor> passed_descriptors() {
+  char** names = nullptr;
+  const int count = sd_listen_fds_with_names(1, &names);
+  std::vector<NamedDescriptor> passed;
+  for (int i = 0; i < count; ++i) {
+    passed.emplace_back(names == nullptr ? "" : names[i], UniqueFd(SD_LISTEN_FDS_START + i));
+    if (names != nullptr) free(names[i]);
+  }
+  free(names);
+  return passed;
+}
+
 Result<void> App::make_engines() {
   auto unwinding = Unwinding::create(clock_);
   if (!unwinding) return Failure(unwinding.error());
   unwinding_ = std::move(*unwinding);
   const auto& unwind_maps = unwinding_->maps();
-  auto on_cpu = make_on_cpu_engine(clock_, {}, unwind_maps);
+  GivenEvents given = sort_given_events(passed_descriptors());
+  auto on_cpu = make_on_cpu_engine(clock_, {}, unwind_maps, std::move(given.clock));
   if (!on_cpu) return Failure(on_cpu.error());
   // It is collected at each tick, and its costs are those of all.
   engines_.push_back(make_unwinding_engine(clock_, std::move(*on_cpu), unwinding_));
-  auto page_fault = make_page_fault_engine(clock_, kPageFaultLimits, unwind_maps);
+  auto page_fault = make_page_fault_engine(clock_, kPageFaultLimits, unwind_maps, std::move(given.page_faults));
   if (!page_fault) return Failure(page_fault.error());
   engines_.push_back(std::move(*page_fault));
   auto off_cpu = make_off_cpu_engine(clock_, {}, unwind_maps);

@@ -132,10 +132,10 @@ TEST(MemoryLife, AChildThatIsForkedIsNotItsParent) {
 TEST(MemoryLife, ChildrenAreToldOf) {
   STACKWATCH_REQUIRE_BPF();
   LiveMemory live(no_limit());
-  Child shell({"/bin/sh", "-c", "read -r line; :; " + test_program("mallocs") + " --seconds 2; :"},
+  Child shell({"/bin/sh", "-c", "read -r line </dev/null; :; " + test_program("mallocs") + " --seconds 2; :"},
               {.stopped = true, .environment = {}});
   auto probe = live.attach_only(shell.key(), {.children = true});
-  shell.go();  // its standard input is ours; it may end at once or wait, but starts the program
+  shell.go();
   std::vector<ProbeEngine::Adopted> adopted;
   for (int i = 0; i < 100 && adopted.empty(); ++i) {
     pass(0.02);

@@ -280,6 +280,32 @@ TEST(OnCpu, EventsGoOnWhileNothingChanges) {
   EXPECT_EQ(held_links(), links) << "who wants fewer samples changes nothing for others";
 }
 
+// What the service manager keeps for a daemon that may not open them.
+TEST(OnCpu, EventsThatWereGivenAreSetStartedAndStopped) {
+  STACKWATCH_REQUIRE_BPF();
+  auto opened = open_events_to_give();
+  ASSERT_TRUE(opened) << opened.error().message();
+  LiveEngine live({}, sort_given_events(std::move(*opened)).clock);
+  Child burn({test_program("burn"), "--seconds", "60"});
+  std::multiset<std::string> links;
+  // Each round is another rate, and nobody wants anything between two of them: the same events again.
+  for (const double hertz : {99.0, 997.0, 199.0}) {
+    auto probe = live.attach(burn.key(), hertz);
+    Counted counted;
+    live.read_into(*probe, counted);  // what came while it was attached
+    const uint64_t before_ns = cpu_time_ns(burn.pid());
+    counted = {};
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    const double used_s = 1e-9 * static_cast<double>(cpu_time_ns(burn.pid()) - before_ns);
+    live.read_into(*probe, counted);
+    EXPECT_NEAR(static_cast<double>(counted.samples), hertz * used_s, 0.1 * hertz * used_s + 10) << hertz << " Hz";
+    if (links.empty()) links = held_links();
+    EXPECT_EQ(held_links(), links) << "they stay attached, and none are opened beside them";
+    probe->detach();
+    live.collect();
+  }
+}
+
 TEST(OnCpu, AdoptedChildrenThatNobodyWantsAreForgotten) {
   STACKWATCH_REQUIRE_BPF();
   const LiveEngine live;

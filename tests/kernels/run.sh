@@ -57,7 +57,7 @@ make_initramfs() {
   for file in $(busybox --list); do ln -s busybox "$root/bin/$file" 2>/dev/null || true; done
   cp "$(command -v setpriv)" "$root/usr/bin/setpriv" # busybox's sets no users
   ln -s ../../bin/env "$root/usr/bin/env"
-  for file in kernel_tests memory_tests stackwatch stackwatch-standalone stackwatch-symbols stackwatchd; do
+  for file in kernel_tests memory_tests stackwatch stackwatch-events stackwatch-standalone stackwatch-symbols stackwatchd; do
     strip --strip-debug -o "$root$bin/$file" "$bin/$file"
   done
   cp -r "$bin/programs" "$root$bin/"
@@ -121,7 +121,7 @@ fi
 
 for tool in qemu-system-x86_64 cpio busybox setpriv strip; do command -v $tool >/dev/null || skip "$tool is not installed"; done
 [ "$(uname -m)" = x86_64 ] || skip "the kernels are those of x86_64"
-for program in kernel_tests memory_tests stackwatch stackwatchd; do
+for program in kernel_tests memory_tests stackwatch stackwatch-events stackwatchd; do
   [ -x "$bin/$program" ] || die "$bin/$program is missing: ./dev build"
 done
 mkdir -p "$work"

@@ -25,7 +25,7 @@ allow daemon 'daemon|capture|store|config|detectors|bpf|symbols|core|systemd'
 allow cli 'cli|daemon|capture|config|detectors|bpf|symbols|core'
 
 # Only bpf/ knows BPF, perf and the skeletons, and only the worker's half of symbols/ parses object files.
-hits=$(grep -rnE --include='*.h' --include='*.cpp' '#include [<"](bpf/(bpf|libbpf|btf|bpf_support|map_reader|cpu_events|abi)\.h|linux/bpf\.h|linux/perf_event\.h|[a-z_]+\.skel\.h)' \
+hits=$(grep -rnE --include='*.h' --include='*.cpp' '#include [<"](bpf/(bpf|libbpf|btf|bpf_support|map_reader|cpu_events?|abi)\.h|linux/bpf\.h|linux/perf_event\.h|[a-z_]+\.skel\.h)' \
   core symbols detectors config capture store daemon cli || true)
 [ -z "$hits" ] || { printf 'BPF headers outside of bpf/:\n%s\n' "$hits" >&2; failed=1; }
 hits=$(grep -rnE --include='*.h' --include='*.cpp' '#include <(libelf|gelf|elfutils/|dwarf)' core bpf detectors config capture store daemon cli symbols |

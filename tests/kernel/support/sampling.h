@@ -36,8 +36,8 @@ struct Counted {
 
 /// An engine on the real kernel.
 struct LiveEngine {
-  explicit LiveEngine(const SamplingLimits& limits = {}) {
-    auto made = make_on_cpu_engine(clock, limits);
+  explicit LiveEngine(const SamplingLimits& limits = {}, EventsByCpu given = {}) {
+    auto made = make_on_cpu_engine(clock, limits, nullptr, std::move(given));
     if (!made) throw std::runtime_error(made.error().message());
     engine = std::move(*made);
   }
