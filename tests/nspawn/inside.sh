@@ -27,6 +27,8 @@ main_pid() { systemctl show -P MainPID stackwatch; }
 answers() { stackwatch status --json; }
 # A line of JSON has KEY with a VALUE (a regular expression).
 has() { grep -qE "\"$1\":\"?$2"; }
+# Two for each CPU, however often it was started.
+events_are_kept() { [ "$(systemctl show -P NFileDescriptorStore stackwatch)" = $((2 * $(nproc --all))) ]; }
 restarted_since() { [ "$(main_pid)" != "$1" ] && [ "$(main_pid)" != 0 ] && answers; }
 start_count_forgotten() { systemctl reset-failed stackwatch 2>/dev/null || true; }
 
@@ -49,6 +51,7 @@ grep -q '^Seccomp:.2$' "/proc/$pid/status" || fail "it has no seccomp filter"
 [ "$(stat -c '%U:%G %a' /run/stackwatch/io.stackwatch)" = 'stackwatch:stackwatch 660' ] ||
   fail "socket: $(stat -c '%U:%G %a' /run/stackwatch/io.stackwatch)"
 [ "$(stat -c '%U %a' /var/lib/stackwatch)" = 'stackwatch 750' ] || fail "state: $(stat -c '%U %a' /var/lib/stackwatch)"
+events_are_kept || fail "events kept for it: $(systemctl show -P NFileDescriptorStore stackwatch)"
 [ "$(grep -c : "/proc/$pid/net/dev")" = 1 ] || fail "it sees a network: $(cat "/proc/$pid/net/dev")"
 
 step "its exposure is at most 2.0, as systemd-analyze counts"
@@ -114,7 +117,7 @@ fi
 
 step "within the unit's own restrictions everything works, and each capability is needed"
 doctor_unit() { # the service's own unit, with doctor in place of the daemon; less one capability
-  sed -e '/^ExecReload=/d; /^Watchdog/d; /^Restart/d; /^RuntimeDirectory/d; /^NotifyAccess/d; s/^Type=.*/Type=oneshot/' \
+  sed -e '/^ExecReload=/d; /^Watchdog/d; /^Restart/d; /^RuntimeDirectory/d; /^NotifyAccess/d; /^ExecStartPre/d; s/^Type=.*/Type=oneshot/' \
     -e 's#^ExecStart=.*#ExecStart=/usr/bin/stackwatch doctor#' -e "s/ \?CAP_$1\b//" \
     /lib/systemd/system/stackwatch.service >/run/systemd/system/stackwatch-doctor.service
   # A oneshot's output, where it can be read right away.
@@ -178,6 +181,18 @@ systemctl daemon-reload
 systemctl restart stackwatch
 grep -q '^CapEff:.0*1c400080004$' "/proc/$(main_pid)/status" || fail "$(grep CapEff "/proc/$(main_pid)/status")"
 
+step "a kernel that lets it open no event: it samples with those that were opened for it"
+mkdir -p /run/systemd/system/stackwatch.service.d
+printf '[Service]\nSystemCallFilter=~perf_event_open\n' >/run/systemd/system/stackwatch.service.d/test.conf
+systemctl daemon-reload
+start_count_forgotten
+systemctl restart stackwatch || fail "it does not start where it may open no event"
+systemd-run -q --unit=shift-test -p DynamicUser=yes /opt/stackwatch-test/shift --onset-min 600 --onset-max 600 --duration 900
+shift_pid=$(systemctl show -P MainPID shift-test)
+within 30 named "$shift_pid" ';main;' || fail "no stacks of shift-test: $(stackwatch attachments)"
+systemctl stop shift-test
+events_are_kept || fail "events kept for it: $(systemctl show -P NFileDescriptorStore stackwatch)"
+
 step "a stuck tick: the watchdog has it started again"
 mkdir -p /run/systemd/system/stackwatch.service.d
 printf '[Service]\nWatchdogSec=5s\nRestartSec=1s\n' >/run/systemd/system/stackwatch.service.d/test.conf
@@ -194,6 +209,7 @@ start_count_forgotten
 pid=$(main_pid)
 kill -KILL "$pid"
 within 30 restarted_since "$pid" || fail "it was not restarted"
+events_are_kept || fail "events kept for it: $(systemctl show -P NFileDescriptorStore stackwatch)"
 
 step "an upgrade keeps configuration and state"
 start_count_forgotten
