@@ -105,6 +105,18 @@ void AlertPolicy::end(Records::iterator record, double time_s, std::string_view 
   note_parts(told);
 }
 
+// It is told by itself if it lasts, or joins who left before it.
+void AlertPolicy::leave(AlertRecord& record) {
+  AlertRecord& told = *std::exchange(record.leader, nullptr);
+  --told.followers;
+  if (Alert::Member* member = member_of(told.alert, record.alert.process.key)) member->stands = false;
+  record.sequence = next_sequence_++;
+  record.first_s = record.seen_s;
+  record.alert.id = fresh_id();
+  record.alert.opened_ns = record.alert.updated_ns;
+  record.alert.state = AlertState::kPending;
+}
+
 // After everything else of a tick: it must not take a record away from under somebody who goes through all.
 void AlertPolicy::end_left_alone(double time_s) {
   const auto for_each_over = [this](const auto& action) {

@@ -214,10 +214,13 @@ void AlertPolicy::settle(AlertRecord& record) {
 
 // A change that turns out to be no more than cost that moved is no alarm, and what turns out to be more is one. Each at
 // most once: an attribution that wavers is not told again and again. Where others stand behind it, one process's
-// verdict does not take their alarm away.
+// verdict does not take their alarm away, and where one of them really grows, the first one's verdict is not its own.
 void AlertPolicy::reconsider(AlertRecord& record) {
-  if (record.leader != nullptr) return;
   Alert& alert = record.alert;
+  if (record.leader != nullptr) {
+    if (!record.leader->alert.is_firing() && !alert.shift) leave(record);
+    return;
+  }
   if (alert.is_firing() && alert.shift && !record.told_shift && record.followers == 0) {
     tell_shift(record);
   } else if (!alert.is_firing() && !alert.shift) {

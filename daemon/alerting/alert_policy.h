@@ -145,6 +145,7 @@ class AlertPolicy {
   [[nodiscard]] AlertRecord* leader_of(const AlertRecord& record);
   [[nodiscard]] AlertRecord* incident_of(const AlertRecord& record);
   void join(AlertRecord& leader, AlertRecord& record);
+  void leave(AlertRecord& record);
   void lead(AlertRecord& record);
   void name_incident(AlertRecord& record);
   void tell_name(AlertRecord& record);
