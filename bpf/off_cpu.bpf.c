@@ -74,10 +74,11 @@ static __always_inline int find_user_half(void* ctx, struct scratch* s, __u64* h
     return 1;
   }
   struct user_regs regs = s->walk.regs;
+  __u32 epoch = memo_epoch;
   s->header.user =
       memo ? walk_again() : frames_of(bpf_get_stack(ctx, s->frames, kMaxHalfStack * sizeof(__u64), BPF_F_USER_STACK));
   *hash = hash_user_half();
-  if (memo) remember_walk(memo, s, &regs, *hash);
+  if (memo) remember_walk(memo, s, &regs, epoch, *hash);
   return 0;
 }
 

@@ -90,6 +90,7 @@ Result<void> OffCpuEngine::begin(const Target& /*target*/) {
 
 Result<void> OffCpuEngine::collect_open() {
   if (stale_waits_) drop_stale_waits();
+  ++skeleton_->bss->memo_epoch;
   return for_each_open_wait([this](const abi::open_wait& wait) {
     add_open(wait.key, kBlockedValue, static_cast<int64_t>(wait.blocked_ns));
     add_open(wait.key, kRunQueueValue, static_cast<int64_t>(wait.run_queue_ns));

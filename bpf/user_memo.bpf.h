@@ -11,12 +11,18 @@
  * per CPU. */
 enum { kUserMemos = 64 };
 
+/* Counted up at each collect: a walk is remembered until the next one. Where mappings have changed the same words may
+ * be other frames by other tables, and only walks notice that (notice_other_code). To fill the places of a CPU again
+ * takes some 0.1 ms. */
+__u32 memo_epoch;
+
 struct user_memo {
   struct process_id process;
   __u64 exec_id;
   struct user_regs regs;
   __u64 hash; /* of the frames */
-  __u64 frames;
+  __u32 frames;
+  __u32 epoch;
   __u64 reads;
   struct noted_word noted[kNotedWords];
 };
@@ -57,23 +63,27 @@ __noinline int walk_again(void) {
   struct watched_process* process = bpf_map_lookup_elem(&watched, &tgid);
   if (!process) return 0;
   s->walk.exact = 1;
-  return walk_user_stack(s, process, s->header.exec_id);
+  __u32 frames = walk_user_stack(s, process, s->header.exec_id);
+  notice_other_code(&s->walk, process);
+  return frames;
 }
 
 static __always_inline int is_of(const struct user_memo* memo, const struct scratch* s) {
-  return memo->regs.ip == s->walk.regs.ip && memo->regs.sp == s->walk.regs.sp && memo->regs.fp == s->walk.regs.fp &&
-         memo->exec_id == s->header.exec_id && memo->process.tgid == s->header.key.process.tgid &&
+  return memo->epoch == memo_epoch && memo->regs.ip == s->walk.regs.ip && memo->regs.sp == s->walk.regs.sp &&
+         memo->regs.fp == s->walk.regs.fp && memo->exec_id == s->header.exec_id &&
+         memo->process.tgid == s->header.key.process.tgid &&
          memo->process.start_ticks == s->header.key.process.start_ticks;
 }
 
-/* After a walk from `regs`. What was walked by guess may be walked better later. */
+/* After a walk from `regs` that began in `epoch`. What was walked by guess may be walked better later. */
 static __always_inline void remember_walk(struct user_memo* memo, const struct scratch* s, const struct user_regs* regs,
-                                          __u64 hash) {
+                                          __u32 epoch, __u64 hash) {
   const struct user_walk* walk = &s->walk;
   memo->frames = 0; /* none */
   if (walk->end != kWalkReachedStart || walk->guessed || walk->reads > kNotedWords) return;
   memo->process = s->header.key.process;
   memo->exec_id = s->header.exec_id;
+  memo->epoch = epoch;
   memo->regs = *regs;
   memo->hash = hash;
   memo->reads = walk->reads;

@@ -51,6 +51,20 @@ std::string contributors_text(const JsonValue& alert) {
   return table.text(Style{});
 }
 
+std::string parts_text(const JsonValue& alert) {
+  using enum Table::Align;
+  const auto parts = array_of(alert, "parts").GetArray();
+  if (parts.Empty()) return "";
+  Table table({{"    BEFORE", kRight}, {"AFTER", kRight}, {"UNIT"}, {"PROBE"}, {"ONSET"}, {"STANDS"}, {"PART"}});
+  for (const JsonValue& part : parts) {
+    table.add({measure_of(part, "before", part), measure_of(part, "after", part),
+               safe_text(text_of(part, "unit_of_measure"), 32), safe_text(text_of(part, "probe"), 16),
+               local_time_text(text_of(part, "onset")), flag_of(part, "stands") ? "yes" : "no",
+               frame_text(part, kFrameColumns)});
+  }
+  return table.text(Style{});
+}
+
 int64_t process_count(const JsonValue& alert) {
   const int64_t listed = static_cast<int64_t>(array_of(alert, "processes").GetArray().Size());
   return std::max<int64_t>(1, listed + integer_of(alert, "processes_omitted"));
@@ -129,7 +143,7 @@ std::string render_alert(const JsonValue& alert, const Style& style) {
                                 " (natural logarithm of the evidence); budget " +
                                 safe_text(text_of(alert, "false_alarm_budget"), 32));
   text += row("lost", losses_text(object_of(alert, "lost")));
-  return text + processes_text(alert) + stack_text(alert) + contributors_text(alert);
+  return text + processes_text(alert) + stack_text(alert) + contributors_text(alert) + parts_text(alert);
 }
 
 }  // namespace stackwatch

@@ -48,6 +48,18 @@ struct Alert {
     bool stands = true;  ///< its part is not over
   };
 
+  /// How another probe of the processes shows the same incident.
+  struct Part {
+    ProbeKind probe = ProbeKind::kOnCpu;
+    std::string detector;
+    std::string frame;  ///< empty where the whole process is meant
+    uint64_t onset_ns = 0;
+    double before = 0;
+    double after = 0;
+    std::string unit_of_measure;
+    bool stands = true;  ///< it is not over
+  };
+
   /// The change is no more than cost that moved: what is told is no alarm. Names as in CostShift (core/finding.h).
   struct Shift {
     std::string kind;  ///< renamed, inlined, outlined, moved
@@ -82,6 +94,9 @@ struct Alert {
   std::string false_alarm_budget;  ///< as configured: "1 per 30d"
   Losses lost;                     ///< of the attachment's probe, from attaching until the last update
   std::vector<Contributor> contributors;
+  std::vector<Part> parts;  ///< of other probes than `probe`, in the order in which they joined; bounded
+  /// When its function was found, where the alert was told before without one. That is told too, once.
+  std::optional<uint64_t> named_ns;
 
   /// How many processes it is about.
   [[nodiscard]] uint64_t process_count() const { return processes.empty() ? 1 : processes.size() + processes_omitted; }
@@ -89,6 +104,8 @@ struct Alert {
   /// is the namespace in which they are shown, else they stay 0.
   void set_keys(const ProcessKey& of_process);
   [[nodiscard]] bool is_firing() const { return state == AlertState::kFiring; }
+  /// Told again, as the function was found.
+  [[nodiscard]] bool is_named_later() const { return is_firing() && named_ns.has_value(); }
 };
 
 }  // namespace stackwatch

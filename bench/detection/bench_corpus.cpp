@@ -67,11 +67,12 @@ bool names_one_of(const Firing& firing, const std::vector<std::string>& function
 
 void judge(Scored& scored, const Firing& firing) {
   const CorpusRun& run = scored.run;
+  const int one = firing.is_named_later ? 0 : 1;
   if (!run.is_change || firing.time_s < run.onset_s || (run.kind == "busyworker" && firing.pid != run.pid)) {
-    ++scored.false_alerts;
+    scored.false_alerts += one;
     return;
   }
-  ++scored.alerts;
+  scored.alerts += one;
   if (!scored.delay_s) {
     scored.delay_s = firing.time_s - run.onset_s;
     scored.detector = firing.detector;
@@ -125,7 +126,8 @@ Result<Scores> score(const std::string& directory, const JudgedWith& with, bool 
     out.streams = std::max(out.streams, replayed->streams);
     for (const Firing& firing : replayed->firings) {
       const auto place = places.find(fs::path(firing.exe).filename().string());
-      place == places.end() ? static_cast<void>(++out.strangers) : judge(out.runs[place->second], firing);
+      place == places.end() ? static_cast<void>(out.strangers += firing.is_named_later ? 0 : 1)
+                            : judge(out.runs[place->second], firing);
     }
     for (const auto& [name, claims] : replayed->claims) out.runs[places.at(name)].claims = claims;
     for (const auto& [name, sampled] : replayed->sampled) {

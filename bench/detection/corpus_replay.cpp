@@ -127,7 +127,8 @@ Firing firing_of(const Alert& alert) {
                 alert.detector,
                 {alert.frame},
                 alert.before,
-                alert.after};
+                alert.after,
+                alert.is_named_later()};
   for (const Alert::Contributor& other : alert.contributors) {
     if (std::ranges::find(firing.frames, other.frame) == firing.frames.end()) firing.frames.push_back(other.frame);
   }

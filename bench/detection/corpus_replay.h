@@ -43,6 +43,7 @@ struct Firing {
   std::string detector;
   std::vector<std::string> frames;  ///< what it accuses, the named one first
   double before = 0, after = 0;
+  bool is_named_later = false;  ///< it began to fire before, without a function: no further alert
 };
 
 /// What was sampled of a run, for the optimum that it is compared with.

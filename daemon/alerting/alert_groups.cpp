@@ -20,17 +20,25 @@ Alert::Member* member_of(Alert& alert, const ProcessKey& process) {
   return found == alert.processes.end() ? nullptr : &*found;
 }
 
+/// Those of a finding on another probe are in the alert's parts.
+void note_values(Alert::Member& member, const AlertRecord& record) {
+  if (record.alert.probe != record.told().alert.probe) return;
+  member.onset_ns = record.alert.onset_ns;
+  member.before = record.alert.before;
+  member.after = record.alert.after;
+}
+
 }  // namespace
 
 AlertRecord* AlertPolicy::leader_of(const AlertRecord& record) {
-  for (AlertRecord& leader : active_) {
-    const bool is_told = leader.leader == nullptr && !leader.is_pending();
-    if (is_told && leader.alert.shift.has_value() == record.alert.shift.has_value() &&
-        tells_too(leader, record, options_.workers_onset_s)) {
-      return &leader;
-    }
+  for (AlertRecord& worker : active_) {
+    const AlertRecord& told = worker.told();
+    const bool near = record.onset_s >= told.first_onset_s - options_.workers_onset_s &&
+                      record.onset_s <= told.last_onset_s + options_.workers_onset_s;
+    const bool one_kind = told.alert.shift.has_value() == record.alert.shift.has_value();
+    if (near && one_kind && !told.is_pending() && changed_alike(worker, record)) return &worker.told();
   }
-  return nullptr;
+  return incident_of(record);
 }
 
 void AlertPolicy::join(AlertRecord& leader, AlertRecord& record) {
@@ -44,6 +52,7 @@ void AlertPolicy::join(AlertRecord& leader, AlertRecord& record) {
   leader.first_onset_s = std::min(leader.first_onset_s, record.onset_s);
   leader.last_onset_s = std::max(leader.last_onset_s, record.onset_s);
   note_member(record);
+  note_parts(leader);
   for (Alert& told : changed_) {  // in this tick: nobody has read it yet
     if (told.id == leader.alert.id) told = leader.alert;
   }
@@ -57,7 +66,8 @@ void AlertPolicy::enlist(AlertRecord& leader, const AlertRecord& record) {
   if (Alert::Member* known = member_of(alert, process.key)) {
     known->stands = true;
   } else if (alert.processes.size() < kMaxProcesses) {
-    alert.processes.push_back({process, record.alert.onset_ns, record.alert.before, record.alert.after, true});
+    alert.processes.push_back({process, record.alert.onset_ns, 0, 0, true});
+    note_values(alert.processes.back(), record);
   } else if (std::ranges::find(leader.unlisted, process.key) == leader.unlisted.end() &&
              leader.unlisted.size() < options_.active_per_host) {
     leader.unlisted.push_back(process.key);
@@ -71,36 +81,58 @@ void AlertPolicy::note_member(AlertRecord& record) const {
   told.alert.updated_ns = std::max(told.alert.updated_ns, record.alert.updated_ns);
   record.own_over = false;
   if (Alert::Member* member = member_of(told.alert, record.alert.process.key)) {
-    member->onset_ns = record.alert.onset_ns;
-    member->before = record.alert.before;
-    member->after = record.alert.after;
+    note_values(*member, record);
     member->stands = true;
   }
 }
 
 // One process's part is over. The alert is over when nobody's part stands: end_left_alone().
 void AlertPolicy::end(Records::iterator record, double time_s, std::string_view why) {
-  AlertRecord* leader = record->leader != nullptr ? record->leader : &*record;
-  if (leader->followers == 0) {
+  AlertRecord& told = record->told();
+  if (told.followers == 0) {
     resolve(record, time_s, why);
     return;
   }
-  leader->ended_why = why;
-  if (Alert::Member* member = member_of(leader->alert, record->alert.process.key)) member->stands = false;
-  if (leader == &*record) {
+  told.ended_why = why;
+  const ProcessKey process = record->alert.process.key;
+  if (&told == &*record) {
     record->own_over = true;
-    return;
+  } else {
+    --told.followers;
+    drop(record);
   }
-  --leader->followers;
-  drop(record);
+  if (Alert::Member* member = member_of(told.alert, process)) member->stands = stands(told, process);
+  note_parts(told);
+}
+
+// It is told by itself if it lasts, or joins who left before it.
+void AlertPolicy::leave(AlertRecord& record) {
+  AlertRecord& told = *std::exchange(record.leader, nullptr);
+  --told.followers;
+  if (Alert::Member* member = member_of(told.alert, record.alert.process.key)) member->stands = false;
+  record.sequence = next_sequence_++;
+  record.first_s = record.seen_s;
+  record.alert.id = fresh_id();
+  record.alert.opened_ns = record.alert.updated_ns;
+  record.alert.state = AlertState::kPending;
 }
 
 // After everything else of a tick: it must not take a record away from under somebody who goes through all.
 void AlertPolicy::end_left_alone(double time_s) {
-  for (auto it = active_.begin(); it != active_.end();) {
-    const auto current = it++;
-    if (current->own_over && current->followers == 0) resolve(current, time_s, current->ended_why);
-  }
+  const auto for_each_over = [this](const auto& action) {
+    for (auto it = active_.begin(); it != active_.end();) {
+      const auto current = it++;
+      if (current->own_over) action(current);
+    }
+  };
+  for_each_over([this](Records::iterator record) {
+    if (record->leader == nullptr) return;  // else another part tells the alert since
+    --record->leader->followers;
+    drop(record);
+  });
+  for_each_over([&](Records::iterator record) {
+    if (record->followers == 0) resolve(record, time_s, record->ended_why);
+  });
 }
 
 void AlertPolicy::restore_members(AlertRecord& leader, double time_s, int64_t realtime_offset_ns) {
@@ -116,6 +148,7 @@ void AlertPolicy::restore_members(AlertRecord& leader, double time_s, int64_t re
       Alert part = leader.alert;
       part.process = member.process;
       part.processes.clear();
+      part.parts.clear();
       part.onset_ns = member.onset_ns;
       part.before = member.before;
       part.after = member.after;

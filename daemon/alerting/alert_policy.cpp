@@ -54,6 +54,7 @@ size_t bytes_of(const AlertRecord& record) {
   for (const auto& c : record.alert.contributors) bytes += sizeof c + c.frame.capacity();
   const auto text_of = [](const ProcessIdentity& p) { return p.cgroup.capacity() + p.exe.capacity(); };
   for (const auto& member : record.alert.processes) bytes += sizeof member + text_of(member.process);
+  for (const auto& part : record.alert.parts) bytes += sizeof part + part.frame.capacity();
   return bytes + record.unlisted.capacity() * sizeof(ProcessKey) + text_of(record.alert.process);
 }
 
@@ -158,13 +159,8 @@ AlertRecord* AlertPolicy::open(const Observation& observation, const Finding& fi
   alert.false_alarm_budget = options_.false_alarm_budget;
   alert.opened_ns = realtime_of(observation.time_s, realtime_offset_ns_);
   take_over(record, finding, observation.stacks, *observation.functions);
-  if (const AlertRecord* before = cooling_down(record)) {
-    alert.id = before->alert.id;
-    record.predecessor = {before->alert.opened_ns, before->resolved_s + options_.cooldown_s, before->largest_change,
-                          before->alert.unit_of_measure};
-  } else {
-    alert.id = fresh_id();
-  }
+  record.predecessor = cooling_down(record);
+  alert.id = record.predecessor ? record.predecessor->id : fresh_id();
   return &record;
 }
 
@@ -173,9 +169,12 @@ AlertRecord* AlertPolicy::open(const Observation& observation, const Finding& fi
 void AlertPolicy::update(AlertRecord& record, const Observation& observation, const Group& group) {
   const FunctionTable& functions = *observation.functions;
   const auto& [best, kin] = group.findings.front();
-  const bool gains_function = best->frame && !record.frame;
+  // Cost that moved explains nothing to others who stand behind the alert.
+  const bool explains = !best->shift || record.told().followers == 0;
+  const bool gains_function = best->frame && !record.frame && explains;
   const bool better = kin >= Kinship::kSameStack || !best->frame || names_better_than(*best, record);
   const Finding* main = nullptr;
+  const bool is_named = gains_function && !best->shift && record.alert.is_firing() && record.leader == nullptr;
   if (gains_function || (record.is_pending() && better)) {
     main = best;
     take_over(record, *main, observation.stacks, functions);
@@ -188,6 +187,8 @@ void AlertPolicy::update(AlertRecord& record, const Observation& observation, co
     if (finding != main) add_mention(record, *finding, functions);
   }
   touch(record, observation.time_s);
+  if (is_named) tell_name(record);
+  name_incident(record);
 }
 
 void AlertPolicy::touch(AlertRecord& record, double time_s) {
@@ -198,12 +199,14 @@ void AlertPolicy::touch(AlertRecord& record, double time_s) {
   const double onset_s = std::min({record.onset_s, record.first_s, record.told_onset_s.value_or(record.first_s)});
   alert.onset_ns = realtime_of(onset_s, record.realtime_offset_ns);
   note_member(record);
+  note_parts(record.told());
 }
 
 void AlertPolicy::settle(AlertRecord& record) {
   if (record.seen_s - record.first_s < options_.persistence_s - kJitterS) return;
   if (AlertRecord* leader = leader_of(record)) {
     join(*leader, record);
+    name_incident(record);
   } else if (may_fire(record)) {
     record.alert.shift ? tell_shift(record) : fire(record);
   }
@@ -211,10 +214,13 @@ void AlertPolicy::settle(AlertRecord& record) {
 
 // A change that turns out to be no more than cost that moved is no alarm, and what turns out to be more is one. Each at
 // most once: an attribution that wavers is not told again and again. Where others stand behind it, one process's
-// verdict does not take their alarm away.
+// verdict does not take their alarm away, and where one of them really grows, the first one's verdict is not its own.
 void AlertPolicy::reconsider(AlertRecord& record) {
-  if (record.leader != nullptr) return;
   Alert& alert = record.alert;
+  if (record.leader != nullptr) {
+    if (!record.leader->alert.is_firing() && !alert.shift) leave(record);
+    return;
+  }
   if (alert.is_firing() && alert.shift && !record.told_shift && record.followers == 0) {
     tell_shift(record);
   } else if (!alert.is_firing() && !alert.shift) {
@@ -257,6 +263,7 @@ void AlertPolicy::fire(AlertRecord& record) {
   identify_again(record);
   Alert& alert = record.alert;
   alert.state = AlertState::kFiring;
+  alert.named_ns.reset();
   alert.resolved_ns.reset();
   alert.resolution.clear();
   enlist(record, record);
@@ -292,6 +299,7 @@ void AlertPolicy::resolve(Records::iterator record, double time_s, std::string_v
   if (alert.state != AlertState::kResolved) {  // a cost shift was told as over
     alert.state = AlertState::kResolved;
     alert.resolution = why;
+    for (Alert::Part& part : alert.parts) part.stands = false;
     alert.updated_ns = std::max(alert.updated_ns, realtime_of(time_s, realtime_offset_ns_));
     alert.resolved_ns = alert.updated_ns;
     ++counters_.resolved;
@@ -340,12 +348,16 @@ void AlertPolicy::end_silent_ones(double time_s) {
   }
 }
 
-const AlertRecord* AlertPolicy::cooling_down(const AlertRecord& fresh) const {
+std::optional<AlertRecord::Predecessor> AlertPolicy::cooling_down(const AlertRecord& fresh) const {
   for (const AlertRecord& old : history_) {  // the one resolved last comes first
-    if (fresh.first_s >= old.resolved_s + options_.cooldown_s - kJitterS) return nullptr;
-    if (same_cause(old, fresh)) return &old;
+    const double until_s = old.resolved_s + options_.cooldown_s;
+    if (fresh.first_s >= until_s - kJitterS) return std::nullopt;
+    if (const auto told = same_cause(old, fresh)) {
+      return AlertRecord::Predecessor{old.alert.id, old.alert.opened_ns, until_s, told->change,
+                                      std::string(told->unit_of_measure)};
+    }
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 std::string AlertPolicy::fresh_id() {

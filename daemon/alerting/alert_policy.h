@@ -75,9 +75,9 @@ struct AlertPolicyOptions {
 };
 
 /// Turns findings, which come again at each tick, into alerts, which have a life: pending → firing → resolved, one per
-/// cause. A cause is (process, probe, frame, up or down); the same in several workers of a service is one alert that
-/// lists them. docs/alerts.md tells the rules. One thread; no I/O;
-/// deterministic given the clock and the ids.
+/// cause. A cause is (process, probe, frame, up or down). The same in several workers of a service is one alert that
+/// lists them, and what several probes show of one incident is one alert too. docs/alerts.md tells the rules. One
+/// thread; no I/O; deterministic given the clock and the ids.
 class AlertPolicy {
  public:
   /// What the policy did not tell anybody, since the start.
@@ -85,7 +85,7 @@ class AlertPolicy {
     uint64_t fired = 0;
     uint64_t resolved = 0;
     uint64_t shifts = 0;       ///< told as cost that moved
-    uint64_t joined = 0;       ///< changes told as a part of another worker's alert
+    uint64_t joined = 0;       ///< changes told as a part of an alert that another probe or worker made
     uint64_t vanished = 0;     ///< pending ones whose finding went away before persistence_s
     uint64_t cooled_down = 0;  ///< came back during the cooldown and went away again
     uint64_t refused = 0;      ///< findings without room: active_per_process or active_per_host reached
@@ -100,7 +100,8 @@ class AlertPolicy {
   /// probe come in order of time. `exits` are handled after the observations,
   /// `replaced` (processes that execute another program now) before them. `realtime_offset_ns` is CLOCK_REALTIME minus
   /// that time line; nothing asks the clock. Returns a copy of each alert that began
-  /// to fire or was resolved, in the order in which that happened: one publish() each.
+  /// to fire, got the name of its function later (Alert::is_named_later()) or was resolved, in the order in which that
+  /// happened: one publish() each.
   [[nodiscard]] std::vector<Alert> tick(double time_s, std::span<const Observation> observations,
                                         std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced = {},
                                         std::optional<int64_t> realtime_offset_ns = {});
@@ -142,7 +143,14 @@ class AlertPolicy {
   void claim_id(AlertRecord& record);
   void identify_again(AlertRecord& record) const;
   [[nodiscard]] AlertRecord* leader_of(const AlertRecord& record);
+  [[nodiscard]] AlertRecord* incident_of(const AlertRecord& record);
   void join(AlertRecord& leader, AlertRecord& record);
+  void leave(AlertRecord& record);
+  void lead(AlertRecord& record);
+  void name_incident(AlertRecord& record);
+  void tell_name(AlertRecord& record);
+  void note_parts(AlertRecord& told);
+  [[nodiscard]] bool stands(const AlertRecord& told, const ProcessKey& process) const;
   void enlist(AlertRecord& leader, const AlertRecord& record);
   void note_member(AlertRecord& record) const;
   void end(Records::iterator record, double time_s, std::string_view why);
@@ -156,7 +164,7 @@ class AlertPolicy {
   void adopt_restored(const Observation& observation);
   void note_silence(AlertRecord& record, const Observation& observation) const;
   void end_silent_restored(Records::iterator record, double time_s);
-  [[nodiscard]] const AlertRecord* cooling_down(const AlertRecord& fresh) const;
+  [[nodiscard]] std::optional<AlertRecord::Predecessor> cooling_down(const AlertRecord& fresh) const;
   [[nodiscard]] bool may_fire(const AlertRecord& record) const;
   [[nodiscard]] std::string fresh_id();
   void bound_history();

@@ -18,6 +18,7 @@ namespace stackwatch {
 struct AlertRecord {
   /// An earlier alert of the same cause, resolved so short a time ago that this one must not be a new one.
   struct Predecessor {
+    std::string id;
     uint64_t opened_ns = 0;
     double cool_until_s = 0;
     double largest_change = 0;
@@ -39,6 +40,7 @@ struct AlertRecord {
   double onset_s = 0;
   /// What an earlier run told: who remembers the past sees the change again from the restart on, which is no onset.
   std::optional<double> told_onset_s;
+  double restored_s = 0;  ///< when this daemon learned of it from an earlier one; 0: it did not
   double seen_s = 0;      ///< last finding
   double observed_s = 0;  ///< last delta, with or without a finding
   double resolved_s = 0;
@@ -46,7 +48,8 @@ struct AlertRecord {
   int64_t realtime_offset_ns = 0;  ///< as of the first finding: the onset is near it, later jumps do not move it
   double largest_change = 0;       ///< largest |after - before| so far
 
-  // Workers of one service with one cause: the first is told, the others are members of its alert.
+  // One incident: workers of one service with one cause, and what other probes of them show of it. One record is told,
+  // the others stand behind it.
   AlertRecord* leader = nullptr;  ///< whose alert tells this change too; outlives this record
   size_t followers = 0;           ///< records that have this one as their leader
   bool own_over = false;          ///< its own part is over, those of followers are not
@@ -59,8 +62,11 @@ struct AlertRecord {
   bool told_shift = false;
 
   [[nodiscard]] bool grows() const { return alert.after >= alert.before; }
+  /// The record whose alert tells this change.
+  [[nodiscard]] AlertRecord& told() { return leader != nullptr ? *leader : *this; }
+  [[nodiscard]] const AlertRecord& told() const { return leader != nullptr ? *leader : *this; }
   [[nodiscard]] bool is_pending() const { return alert.state == AlertState::kPending; }
-  /// Shown as its resolved predecessor, until it fires, or as a member of another one's alert.
+  /// Shown as its resolved predecessor, until it fires, or as a part of another one's alert.
   [[nodiscard]] bool is_hidden() const { return leader != nullptr || (predecessor.has_value() && is_pending()); }
 };
 

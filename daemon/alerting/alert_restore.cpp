@@ -41,6 +41,9 @@ AlertRecord restored_record(const Alert& alert, double time_s, int64_t offset_ns
   record.first_s = seconds_of(alert.opened_ns, offset_ns);
   record.onset_s = seconds_of(alert.onset_ns, offset_ns);
   record.seen_s = time_s;  // its patience begins now
+  record.restored_s = time_s;
+  // They join again as they are found again.
+  for (Alert::Part& part : record.alert.parts) part.stands = false;
   record.resolved_s = seconds_of(alert.resolved_ns.value_or(alert.updated_ns), offset_ns);
   record.realtime_offset_ns = offset_ns;
   record.largest_change = std::abs(alert.after - alert.before);

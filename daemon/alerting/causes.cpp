@@ -14,6 +14,8 @@ constexpr size_t kMaxContributors = 16;
 constexpr size_t kMaxStackFrames = 256;
 /// Two shares that mirror each other are never exactly as large; below this the one that grew is told.
 constexpr double kMuchLarger = 1.25;
+/// From the start of the daemon to the first counts of a process whose alert stands, and some ticks for the estimate.
+constexpr double kSeenAgainAfterRestartS = 60;
 
 bool grows(const Finding& finding) { return finding.after >= finding.before; }
 
@@ -70,6 +72,41 @@ void set_values(AlertRecord& record, const Finding& finding, const FunctionTable
     record.companions.push_back(c.frame);
     alert.contributors.push_back({name_of(functions, c.frame), c.before, c.after});
   }
+}
+
+/// Where an exe is not known (kernel threads, no privilege) a name alone is not enough to call two processes one
+/// service. Control groups may differ: a unit's new run may have a new one.
+bool is_successor(const ProcessIdentity& a, const ProcessIdentity& b) {
+  return !a.exe.empty() && a.exe == b.exe && a.comm == b.comm && a.unit == b.unit;
+}
+
+bool is_called_in(const Alert& alert, const std::string& frame) {
+  return std::ranges::find(alert.stack, frame) != alert.stack.end();
+}
+
+enum class Resource { kTime, kMemory, kFaults };
+
+Resource resource_of(const Alert& alert) {
+  const std::string& unit = alert.unit_of_measure;
+  if (alert.probe == ProbeKind::kMemory || unit.starts_with("bytes of memory")) return Resource::kMemory;
+  if (alert.probe == ProbeKind::kPageFault || unit.starts_with("faults")) return Resource::kFaults;
+  return Resource::kTime;  // used, waited, switched, moved to and from a disk
+}
+
+/// Memory that is held and time that is spent go wrong for different reasons; either comes with page faults.
+bool may_be_one_resource(const Alert& a, const Alert& b) {
+  const Resource of_a = resource_of(a);
+  const Resource of_b = resource_of(b);
+  return of_a == of_b || of_a == Resource::kFaults || of_b == Resource::kFaults;
+}
+
+/// Whether what began at `onset_s` began with the record's change. A detector that knows the past sees a change of
+/// before a restart of the daemon again as one that began at the restart.
+bool began_with(const AlertRecord& record, double onset_s, double onset_overlap_s) {
+  const auto near = [&](double time_s, double within_s) { return std::abs(time_s - onset_s) <= within_s; };
+  return near(record.onset_s, onset_overlap_s) ||
+         (record.told_onset_s && near(*record.told_onset_s, onset_overlap_s)) ||
+         (record.restored_s > 0 && near(record.restored_s, kSeenAgainAfterRestartS));
 }
 
 /// The part of a stack that ends in `frame`; the whole where there is none.
@@ -130,32 +167,38 @@ bool names_better_than(const Finding& finding, const AlertRecord& record) {
   return names_better(finding, own);
 }
 
-bool same_cause(const AlertRecord& a, const AlertRecord& b) {
-  const ProcessIdentity& p = a.alert.process;
-  const ProcessIdentity& q = b.alert.process;
-  // Without an exe (kernel threads, no privilege) a name alone is not enough to call two processes one service.
-  const bool same_service = !p.exe.empty() && p.exe == q.exe && p.comm == q.comm && p.unit == q.unit;
-  return (p.key == q.key || same_service) && a.alert.probe == b.alert.probe && a.alert.frame == b.alert.frame &&
-         (a.alert.probe != ProbeKind::kCensus || a.alert.unit_of_measure == b.alert.unit_of_measure) &&
-         a.grows() == b.grows();
+std::optional<ToldCause> same_cause(const AlertRecord& old, const AlertRecord& fresh) {
+  const Alert& a = old.alert;
+  const Alert& b = fresh.alert;
+  if (a.process.key != b.process.key && !is_successor(a.process, b.process)) return std::nullopt;
+  const auto matches = [&](const auto& told) {
+    return told.probe == b.probe && told.frame == b.frame &&
+           (b.probe != ProbeKind::kCensus || told.unit_of_measure == b.unit_of_measure) &&
+           (told.after >= told.before) == fresh.grows();
+  };
+  if (matches(a)) return ToldCause{old.largest_change, a.unit_of_measure};
+  const auto part = std::ranges::find_if(a.parts, matches);
+  if (part == a.parts.end()) return std::nullopt;
+  return ToldCause{std::abs(part->after - part->before), part->unit_of_measure};
 }
 
 // Names, not ids: what an earlier daemon told has no ids here.
-bool tells_too(const AlertRecord& alert, const AlertRecord& worker, double workers_onset_s) {
-  const Alert& a = alert.alert;
+bool changed_alike(const AlertRecord& record, const AlertRecord& worker) {
+  const Alert& a = record.alert;
   const Alert& b = worker.alert;
   if (a.process.key == b.process.key || !same_service(a.process, b.process)) return false;
-  if (a.probe != b.probe || a.unit_of_measure != b.unit_of_measure || alert.grows() != worker.grows()) return false;
-  const auto calls = [](const Alert& one, const std::string& frame) {
-    return std::ranges::find(one.stack, frame) != one.stack.end();
-  };
-  const bool whole = a.frame.empty() || b.frame.empty();
-  if (whole ? a.frame != b.frame || a.detector != b.detector
-            : a.frame != b.frame && !calls(a, b.frame) && !calls(b, a.frame)) {
-    return false;
-  }
-  return worker.onset_s >= alert.first_onset_s - workers_onset_s &&
-         worker.onset_s <= alert.last_onset_s + workers_onset_s;
+  if (a.probe != b.probe || a.unit_of_measure != b.unit_of_measure || record.grows() != worker.grows()) return false;
+  if (a.frame.empty() || b.frame.empty()) return a.frame == b.frame && a.detector == b.detector;
+  return a.frame == b.frame || is_called_in(a, b.frame) || is_called_in(b, a.frame);
+}
+
+bool same_incident(const AlertRecord& record, const AlertRecord& other, double onset_overlap_s) {
+  const Alert& a = record.alert;
+  const Alert& b = other.alert;
+  if (a.process.key != b.process.key || a.probe == b.probe || a.shift || b.shift) return false;
+  if (!began_with(record, other.onset_s, onset_overlap_s)) return false;
+  if (a.frame.empty() || b.frame.empty()) return may_be_one_resource(a, b);
+  return is_called_in(a, b.frame) || is_called_in(b, a.frame);
 }
 
 void take_over(AlertRecord& record, const Finding& finding, const StackTable* stacks, const FunctionTable& functions) {

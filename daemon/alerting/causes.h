@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "core/finding.h"
 #include "core/stacks.h"
@@ -31,13 +33,23 @@ enum class Kinship {
 /// The same between a finding and what the alert is about so far.
 [[nodiscard]] bool names_better_than(const Finding& finding, const AlertRecord& record);
 
-/// Whether two alerts, perhaps of two lives of one service, have the same cause: same process, or same exe, comm and
-/// unit; same probe, frame, and direction.
-[[nodiscard]] bool same_cause(const AlertRecord& a, const AlertRecord& b);
+/// What a change is about, as an alert of it or of another probe of its processes told.
+struct ToldCause {
+  double change = 0;  ///< largest |after - before|
+  std::string_view unit_of_measure;
+};
 
-/// Whether an alert that fires tells the other record's change too: another worker of the same service, with the same
-/// function (or its caller or callee), probe, unit and direction, and an onset near those of the alert's processes.
-[[nodiscard]] bool tells_too(const AlertRecord& alert, const AlertRecord& worker, double workers_onset_s);
+/// Whether an alert, perhaps of another life of the service, had the cause of `fresh`: same process, or same exe, comm
+/// and unit; same probe, frame, and direction, of the alert itself or of one of its parts.
+[[nodiscard]] std::optional<ToldCause> same_cause(const AlertRecord& old, const AlertRecord& fresh);
+
+/// Whether another worker of the same service changed in the same way: with the same function (or its caller or
+/// callee), probe, unit and direction. Says nothing about onsets.
+[[nodiscard]] bool changed_alike(const AlertRecord& record, const AlertRecord& worker);
+
+/// Whether two changes of one process that different probes show are one incident: the onsets overlap, and one of the
+/// two is about the whole process and the resource may be the same, or one's function is on the other's stack.
+[[nodiscard]] bool same_incident(const AlertRecord& record, const AlertRecord& other, double onset_overlap_s);
 
 /// Makes `finding` what the alert is about: frame, stack, values, onset, contributors. `stacks` may be null where the
 /// finding has no stack.

@@ -123,6 +123,17 @@ std::string contributors_line(const Alert& alert) {
   return out;
 }
 
+std::string parts_line(const Alert& alert) {
+  std::string out;
+  for (const Alert::Part& part : alert.parts) {
+    out += fmt::format("{}{} {} → {} ({} on {})", out.empty() ? "" : ", ",
+                       part.frame.empty() ? "the process" : printable(part.frame, kMaxFrame),
+                       value_text(part.before, part.unit_of_measure), value_text(part.after, part.unit_of_measure),
+                       printable(part.detector, kMaxFrame), to_string(part.probe));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string console_text(const Alert& alert, bool colour) {
@@ -131,7 +142,7 @@ std::string console_text(const Alert& alert, bool colour) {
   const std::string_view dim = colour ? kDim : "";
   const std::string_view plain = colour ? kReset : "";
   std::string out = fmt::format("{} {}{:<8}{} {}\n", local_time(alert.updated_ns, alert.updated_ns), paint,
-                                to_string(alert.state), plain, message_of(alert));
+                                alert.is_named_later() ? "named" : to_string(alert.state), plain, message_of(alert));
   const auto detail = [&](std::string_view name, const std::string& text) {
     if (!text.empty()) out += fmt::format("  {}{:<7}{} {}\n", dim, name, plain, text);
   };
@@ -139,6 +150,7 @@ std::string console_text(const Alert& alert, bool colour) {
     detail("stack", stack_line(alert.stack));
     detail("change", value_line(alert));
     detail("also", contributors_line(alert));
+    detail("and", parts_line(alert));
   }
   detail("alert", printable(alert.id, 64));
   return out;

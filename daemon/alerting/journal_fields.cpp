@@ -64,20 +64,27 @@ std::string field(std::string_view name, std::string_view value) {
   return fmt::format("{}={}", name, printable(value, kMaxField));
 }
 
+std::string_view message_id_of(const Alert& alert) {
+  if (alert.shift) return kMessageIdCostShift;
+  if (alert.state == AlertState::kResolved) return kMessageIdAlertResolved;
+  return alert.is_named_later() ? kMessageIdAlertNamed : kMessageIdAlertFiring;
+}
+
+/// What people are called for is told once; what is told besides is for those who read on.
+std::string_view priority_of(const Alert& alert) {
+  if (alert.shift) return "6";
+  return alert.state == AlertState::kResolved || alert.is_named_later() ? "5" : "4";
+}
+
 }  // namespace
 
 std::vector<std::string> journal_fields(const Alert& alert, bool object_pid) {
   const ProcessIdentity& process = alert.process;
-  const bool resolved = alert.state == AlertState::kResolved;
   const int32_t pid = process.pid_in_ns != 0 ? process.pid_in_ns : process.key.pid;
   std::vector<std::string> fields = {
       field("MESSAGE", message_of(alert)),
-      field("MESSAGE_ID", alert.shift ? kMessageIdCostShift
-                          : resolved  ? kMessageIdAlertResolved
-                                      : kMessageIdAlertFiring),
-      field("PRIORITY", alert.shift ? "6"
-                        : resolved  ? "5"
-                                    : "4"),
+      field("MESSAGE_ID", message_id_of(alert)),
+      field("PRIORITY", priority_of(alert)),
       field("STACKWATCH_ALERT_ID", alert.id),
       field("STACKWATCH_STATE", to_string(alert.state)),
       field("STACKWATCH_PID", fmt::to_string(pid)),

@@ -56,6 +56,9 @@ type Probe (on_cpu, blocked, run_queue, memory, page_fault)
 
 type AlertState (pending, firing, resolved)
 
+# Of an alert: census is what the kernel counts of a whole process.
+type AlertProbe (on_cpu, blocked, run_queue, memory, page_fault, census)
+
 # What a rule and GetStacks may name besides: blocked and run_queue together.
 type ProbeName (on_cpu, off_cpu, blocked, run_queue, memory, page_fault)
 
@@ -70,6 +73,18 @@ type AlertProcess (
   onset: string,
   before: float,
   after: float,
+  stands: bool
+)
+
+# How another probe shows the incident that an alert is about. stands: it is not over.
+type AlertPart (
+  probe: AlertProbe,
+  detector: string,
+  frame: string,
+  onset: string,
+  before: float,
+  after: float,
+  unit_of_measure: string,
   stands: bool
 )
 
@@ -98,7 +113,7 @@ type Alert (
   processes_omitted: ?int,
   shift: ?Shift,
   detector: string,
-  probe: Probe,
+  probe: AlertProbe,
   # the guilty function; empty where the whole process is meant
   frame: string,
   # root first
@@ -111,7 +126,10 @@ type Alert (
   score: float,
   false_alarm_budget: string,
   lost: Losses,
-  contributors: []Contributor
+  contributors: []Contributor,
+  parts: ?[]AlertPart,
+  # when its function was found, where it was told before without one
+  named: ?string
 )
 
 type RankingRow (

@@ -102,6 +102,23 @@ void write_members(JsonWriter& json, const Alert& alert) {
   if (alert.processes_omitted > 0) json.member("processes_omitted", alert.processes_omitted);
 }
 
+void write_parts(JsonWriter& json, const std::vector<Alert::Part>& parts) {
+  json.begin_array();
+  for (const Alert::Part& part : parts) {
+    json.begin_object();
+    json.member("probe", to_string(part.probe));
+    json.member("detector", part.detector);
+    json.member("frame", part.frame);
+    json.member("onset", format_utc(part.onset_ns));
+    json.member("before", part.before);
+    json.member("after", part.after);
+    json.member("unit_of_measure", part.unit_of_measure);
+    json.member("stands", part.stands);
+    json.end_object();
+  }
+  json.end_array();
+}
+
 void write_shift(JsonWriter& json, const Alert::Shift& shift) {
   json.begin_object();
   json.member("kind", shift.kind);
@@ -325,6 +342,11 @@ void write_alert(JsonWriter& json, const Alert& alert) {
   write_losses(json, alert.lost);
   json.key("contributors");
   write_contributors(json, alert.contributors);
+  if (!alert.parts.empty()) {
+    json.key("parts");
+    write_parts(json, alert.parts);
+  }
+  if (alert.named_ns) json.member("named", format_utc(*alert.named_ns));
   json.end_object();
 }
 

@@ -65,6 +65,23 @@ std::vector<Alert::Member> members_of(const Value& alert) {
   return members;
 }
 
+// One of an unknown probe is of a later version.
+std::vector<Alert::Part> parts_of(const Value& alert) {
+  std::vector<Alert::Part> parts;
+  const Value* list = member(alert, "parts");
+  if (list == nullptr || !list->IsArray()) return parts;
+  for (const Value& each : list->GetArray()) {
+    if (!each.IsObject()) continue;
+    const auto probe = parse_probe_kind(text(each, "probe"));
+    const Value* stands = member(each, "stands");
+    if (!probe) continue;
+    parts.push_back({*probe, text(each, "detector"), text(each, "frame"), time(each, "onset"), number(each, "before"),
+                     number(each, "after"), text(each, "unit_of_measure"),
+                     stands != nullptr && stands->IsBool() && stands->GetBool()});
+  }
+  return parts;
+}
+
 std::optional<Alert::Shift> shift_of(const Value& alert) {
   const Value* shift = member(alert, "shift");
   if (shift == nullptr || !shift->IsObject()) return std::nullopt;
@@ -133,6 +150,8 @@ Result<Alert> alert_from_json(std::string_view json) {
   alert.false_alarm_budget = text(document, "false_alarm_budget");
   alert.lost = losses_of(document);
   alert.contributors = contributors_of(document);
+  alert.parts = parts_of(document);
+  if (const uint64_t named_ns = time(document, "named"); named_ns > 0) alert.named_ns = named_ns;
   return alert;
 }
 

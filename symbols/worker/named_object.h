@@ -35,7 +35,11 @@ class NamedObject {
   /// What loading the debug information will take at least; 0 where it is loaded or there is none.
   [[nodiscard]] uint64_t debug_bytes_to_load() const { return debug_ || debug_failed_ ? 0 : debug_section_bytes_; }
   [[nodiscard]] size_t debug_bytes() const { return debug_ ? debug_->bytes() : 0; }
-  void unload_debug() { debug_.reset(); }
+  /// What could not be loaded, for want of memory perhaps, is tried again too.
+  void unload_debug() {
+    debug_.reset();
+    debug_failed_ = false;
+  }
 
  private:
   explicit NamedObject(std::unique_ptr<ElfObject> elf) : elf_(std::move(elf)) {}

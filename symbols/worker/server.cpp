@@ -54,6 +54,7 @@ bool SymbolServer::serve(int socket) {
     const auto request = protocol::parse_request(received.packet);
     if (!request) return false;
     limit_cpu_time(kMaxAnswerCpuS);
+    was_asked_ = true;
     if (!answer(socket, *request, std::move(received.file))) return true;
     forget_old_tables();
     forget_old_debug(0);
@@ -227,7 +228,8 @@ size_t SymbolServer::kept_bytes() const {
 
 // Files stay open: what is asked for again is read again.
 void SymbolServer::forget_all() {
-  if (kept_bytes() == 0) return;
+  // Not by what is kept: an object whose reading failed half-way keeps nothing that counts, and is to be read again.
+  if (!std::exchange(was_asked_, false)) return;
   for (auto& [id, served] : objects_) {
     served.unload();
     if (served.object) served.object->unload_debug();

@@ -68,6 +68,7 @@ class SymbolServer {
   KernelSymbols kernel_;
   std::map<uint32_t, Served> objects_;
   uint64_t uses_ = 0;
+  bool was_asked_ = false;  ///< since forget_all()
 };
 
 }  // namespace stackwatch

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bpf/off_cpu_engine.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <rapidjson/document.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <iterator>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -151,6 +158,44 @@ TEST(OffCpuProbe, WhatDiffersInOneReturnAddressIsToldApart) {
   EXPECT_GT(told_apart, 0.8 * seconds) << "most of the time it sleeps";
   EXPECT_NEAR(counted_in("longer") / told_apart, longer / (longer + shorter), 0.05);
   EXPECT_EQ(off_cpu.blocked.lost[LossReason::kUnwindIncomplete], 0U);
+}
+
+// Where nothing but waits is counted, and each is like the one before, nobody else would see that the tables are not
+// right any more.
+TEST(OffCpuProbe, CodeThatComesIsNoticedByWaitsAlone) {
+  STACKWATCH_REQUIRE_BPF();
+  UnwindingEngines unwound;
+  UnwindMaps& maps = *unwound.unwinding->maps();
+  OffCpu off_cpu({}, unwound.unwinding->maps());
+  void* const shared = mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  auto* const wanted = new (shared) std::atomic<int>(0);
+  const UniqueFd program(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  const pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+      usleep(2'000);
+      constexpr size_t kCode = size_t{8} * 4096;
+      if (wanted->exchange(0) != 0) mmap(nullptr, kCode, PROT_READ | PROT_EXEC, MAP_PRIVATE, program.get(), 0);
+    }
+  }
+  ASSERT_GT(child, 0);
+  off_cpu.attach(key_of(child));
+  unwound.engine->wait_until_counting(20);
+  EXPECT_EQ(unwound.unwinding->pending(), 0U);
+  const auto asked_again = [&] {
+    pass(0.3);
+    off_cpu.read();
+    return maps.take_wanted().size();
+  };
+  asked_again();  // until its tables were there
+  EXPECT_EQ(asked_again(), 0U);
+  *wanted = 1;
+  EXPECT_EQ(asked_again(), 1U);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  munmap(shared, sizeof(int));
 }
 
 TEST(OffCpuProbe, AStarvedProcessWaitsForACpuAndNotForALock) {

@@ -55,9 +55,12 @@ TEST_F(PolicyTest, AFunctionThatVanishedWhilePendingIsNotTold) {
   EXPECT_THAT(changed[0].stack, IsEmpty());
 }
 
-TEST_F(PolicyTest, AnAlertThatFiredWithoutFunctionGainsItSilently) {
+TEST_F(PolicyTest, AnAlertThatFiredWithoutFunctionTellsItOnceItIsFound) {
   ASSERT_THAT(run(6, {rate()}), SizeIs(1));
-  EXPECT_THAT(run(10, {rate(), composition({"main", "lookup"})}), IsEmpty());
+  const auto named = run(10, {rate(), composition({"main", "lookup"})});
+  ASSERT_THAT(named, SizeIs(1));
+  EXPECT_TRUE(named[0].is_named_later());
+  EXPECT_EQ(named[0].frame, "lookup");
   ASSERT_THAT(policy_->all(), SizeIs(1));
   EXPECT_EQ(policy_->all()[0].frame, "lookup");
   EXPECT_EQ(policy_->all()[0].id, "000000000001");
@@ -169,8 +172,8 @@ TEST_F(PolicyTest, TheAlertsOwnFunctionIsNotItsContributor) {
   EXPECT_THAT(policy_->all()[0].contributors, ElementsAre(contributor("main")));
 }
 
-TEST_F(PolicyTest, ProbesOfOneProcessAreToldApart) {
-  Finding blocked = composition({"main", "lookup"});
+TEST_F(PolicyTest, FunctionsOfDifferentProbesAreToldApart) {
+  Finding blocked = composition({"main", "encode"});
   blocked.probe = ProbeKind::kBlocked;
   std::vector<Alert> changed;
   for (int i = 0; i < 6; ++i) {

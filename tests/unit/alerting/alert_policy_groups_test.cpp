@@ -81,6 +81,43 @@ TEST_F(WorkersTest, TheFirstOnesVerdictDoesNotTakeTheAlarmOfOthersAway) {
   EXPECT_THAT(only().processes, SizeIs(3));
 }
 
+TEST_F(WorkersTest, AWorkerThatReallyGrowsDoesNotFollowTheVerdictOfTheOthers) {
+  Finding moved = slow();
+  moved.shift = CostShift{CostShift::Kind::kRenamed, function("find"), function("lookup"), function("serve"), {}};
+  const auto told = run_workers(6, 0, 3, {moved});
+  ASSERT_THAT(told, SizeIs(1));
+  ASSERT_EQ(told[0].state, AlertState::kResolved);
+  std::vector<Alert> changed;
+  for (int s = 0; s < 20; ++s) {
+    for (Alert& alert :
+         tick({observation(worker(0), {moved}), observation(worker(1), {slow()}), observation(worker(2), {slow()})})) {
+      changed.push_back(std::move(alert));
+    }
+  }
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_TRUE(changed[0].is_firing());
+  EXPECT_FALSE(changed[0].shift);
+  EXPECT_NE(changed[0].id, told[0].id);
+  EXPECT_EQ(changed[0].process.key, worker(1));
+  EXPECT_THAT(changed[0].processes, SizeIs(2)) << "the third grows too";
+  const Alert shift = policy_->find(told[0].id).value();
+  EXPECT_TRUE(shift.processes[0].stands);
+  EXPECT_FALSE(shift.processes[1].stands);
+  const auto over = run_workers(30, 0, 3, {});
+  ASSERT_THAT(over, SizeIs(1));
+  EXPECT_EQ(over[0].id, changed[0].id);
+}
+
+TEST_F(WorkersTest, AVerdictThatWaversWithinThePersistenceDoesNotPart) {
+  Finding moved = slow();
+  moved.shift = CostShift{CostShift::Kind::kRenamed, function("find"), function("lookup"), function("serve"), {}};
+  ASSERT_THAT(run_workers(6, 0, 2, {moved}), SizeIs(1));
+  for (int s = 0; s < 3; ++s) tick({observation(worker(0), {moved}), observation(worker(1), {slow()})});
+  EXPECT_THAT(run_workers(20, 0, 2, {moved}), IsEmpty());
+  EXPECT_EQ(policy_->firing(), 0U);
+  EXPECT_THAT(policy_->all(), SizeIs(1));
+}
+
 TEST_F(WorkersTest, AWorkerWhoseChangeGoesAwayWithinThePersistenceDoesNotJoin) {
   run_workers(6, 0, 1, {slow()});
   run_workers(3, 0, 2, {slow()});

@@ -178,6 +178,17 @@ TEST(ConsoleText, HasColourOnlyWhereAskedFor) {
   EXPECT_THAT(console_text(sample_alert(), true), HasSubstr("\x1b[1;33mfiring"));
 }
 
+TEST(ConsoleText, AFunctionThatIsFoundLaterIsToldAsThatWithWhatOtherProbesSaw) {
+  Alert alert = sample_alert();
+  alert.named_ns = alert.updated_ns;
+  alert.parts = {{ProbeKind::kCensus, "rate", "", alert.onset_ns, 0.31, 0.93, "cores", true},
+                 {ProbeKind::kBlocked, "wait", "futex\x1b", alert.onset_ns, 0, 2, "threads waiting", false}};
+  const std::string text = console_text(alert, false);
+  EXPECT_THAT(text, HasSubstr(" named    redis-server[4711]: dictFind takes"));
+  EXPECT_THAT(text, HasSubstr("\n  and     the process 0.31 cores → 0.93 cores (rate on census), "
+                              "futex\\x1b 0 threads waiting → 2.00 threads waiting (wait on blocked)\n"));
+}
+
 TEST(ConsoleText, HostileNamesDoNotReachTheTerminal) {
   Alert alert = sample_alert();
   alert.process.comm = "\x1b[2J";

@@ -206,6 +206,17 @@ TEST(Render, AnAlertShowsItsEvidence) {
   }
 }
 
+TEST(Render, AnAlertShowsWhatOtherProbesSawOfIt) {
+  Alert told = FakeBackend::make_alert("a-1", AlertState::kFiring, 1'795'348'800'000'000'000);
+  told.parts = {{ProbeKind::kCensus, "rate", "", told.onset_ns, 0.25, 0.75, "cores", true},
+                {ProbeKind::kBlocked, "wait", "futex\x1b_wait", told.onset_ns, 0, 0.5, "threads waiting", false}};
+  const std::string text = render_alert(parse(alert_to_json(told)), kPlain);
+  for (const char* part : {"UNIT", "cores", "census", "(whole process)", "threads waiting", "blocked", "yes", "no"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+  }
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+}
+
 TEST(Render, StatusShowsLossesAndWarnings) {
   FakeBackend backend;
   backend.warnings = {"no BTF: install a kernel with it"};

@@ -259,12 +259,15 @@ TEST_F(DispatcherTest, WhatIsSentIsWhatTheInterfaceDeclares) {
   full.processes = {{full.process, full.onset_ns, 1, 2, true}, {full.process, full.onset_ns, 1, 2, false}};
   full.processes_omitted = 1;
   full.shift = {"moved", "left", "right", "dispatch", "leaf"};
+  full.parts = {{ProbeKind::kCensus, "rate", "", full.onset_ns, 1, 2, "cores", true}};
+  full.named_ns = kDay;
   backend_.all_alerts = {full};
   const auto answer = call("io.stackwatch.GetAlert", R"({"id":"a"})");
   const auto& alert = answer["parameters"]["alert"];
   EXPECT_EQ(members(alert), declared("type Alert ("));
   EXPECT_EQ(members(alert["processes"][0]), declared("type AlertProcess ("));
   EXPECT_EQ(members(alert["shift"]), declared("type Shift ("));
+  EXPECT_EQ(members(alert["parts"][0]), declared("type AlertPart ("));
 }
 
 TEST_F(DispatcherTest, RankingPassesItsParametersOn) {

@@ -18,7 +18,7 @@ TEST(AlertFromJson, RefusesWhatIsNoAlert) {
 
 TEST(AlertFromJson, MembersOfWrongTypesAreLeftEmpty) {
   const auto alert = alert_from_json(
-      R"({"id":"a","state":"firing","probe":"on_cpu","process":[1],"stack":{"x":1},"lost":7,"contributors":[1,"x",{}],"processes":[7,{"process":[],"stands":3}],"shift":[],)"
+      R"({"id":"a","state":"firing","probe":"on_cpu","process":[1],"stack":{"x":1},"lost":7,"contributors":[1,"x",{}],"processes":[7,{"process":[],"stands":3}],"parts":[7,{},{"probe":"psychic"},{"probe":"memory","stands":3}],"named":{},"shift":[],)"
       R"("before":"much","opened":12,"onset":"yesterday","frame":null})");
   ASSERT_TRUE(alert);
   EXPECT_EQ(alert->process.pid_in_ns, 0);
@@ -29,6 +29,9 @@ TEST(AlertFromJson, MembersOfWrongTypesAreLeftEmpty) {
   ASSERT_EQ(alert->processes.size(), 1U);
   EXPECT_FALSE(alert->processes[0].stands);
   EXPECT_FALSE(alert->shift);
+  ASSERT_EQ(alert->parts.size(), 1U);
+  EXPECT_FALSE(alert->parts[0].stands);
+  EXPECT_FALSE(alert->named_ns);
 }
 
 TEST(AlertFromJson, ReadsBackWhatIsWritten) {
@@ -46,6 +49,9 @@ TEST(AlertFromJson, ReadsBackWhatIsWritten) {
   }
   alert.processes_omitted = 7;
   alert.shift = Alert::Shift{"moved", "get", "put", "", "checksum"};
+  alert.parts = {{ProbeKind::kCensus, "leak", "", alert.onset_ns, 4e6, 2e7, "bytes of memory, growing", true},
+                 {ProbeKind::kBlocked, "wait", "lookup", alert.onset_ns, 0, 0.5, "threads waiting", false}};
+  alert.named_ns = alert.updated_ns;
   const std::string json = alert_to_json(alert);
   const auto read = alert_from_json(json);
   ASSERT_TRUE(read);
@@ -57,6 +63,12 @@ TEST(AlertFromJson, ReadsBackWhatIsWritten) {
   EXPECT_EQ(read->processes_omitted, 7U);
   ASSERT_TRUE(read->shift);
   EXPECT_EQ(read->shift->what, "checksum");
+  ASSERT_EQ(read->parts.size(), 2U);
+  EXPECT_EQ(read->parts[0].probe, ProbeKind::kCensus);
+  EXPECT_TRUE(read->parts[0].stands);
+  EXPECT_EQ(read->parts[1].frame, "lookup");
+  EXPECT_FALSE(read->parts[1].stands);
+  EXPECT_EQ(read->named_ns, alert.named_ns);
   EXPECT_EQ(read->lost, alert.lost);
   EXPECT_EQ(read->resolved_ns, alert.resolved_ns);
 }
