@@ -9,10 +9,10 @@
 
 namespace stackwatch {
 
-/// Fewer samples than one per second and CPU say nothing within a minute; more than 1000 per second is a kernel's tick
-/// on most machines: the samples come no closer, and unwinding each costs a percent of the CPU.
+/// Fewer samples than one per second and CPU say nothing within a minute. More than 4000, what `perf record` takes unless
+/// told, cost a process over 5 % of its CPU time.
 inline constexpr double kMinFrequencyHz = 1;
-inline constexpr double kMaxFrequencyHz = 1000;
+inline constexpr double kMaxFrequencyHz = 4000;
 
 /// Checks a rule and completes it: adds `.service` to a bare unit name, makes the id where there is none. Errors are of
 /// kind kUsage, what is the key: "frequency", "unit", …, and empty where the rule as a whole is meant.

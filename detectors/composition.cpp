@@ -83,7 +83,8 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
 
   ++ticks_;
   window_.push(tick_);
-  if (delta.functions != nullptr) learn_names(tick_, *delta.functions);
+  functions_ = delta.functions;
+  if (functions_ != nullptr) learn_names(tick_, *functions_);
   admit(tick_);
   if (is_starting_up(tick_)) return std::nullopt;
   if (learning_) {
@@ -298,8 +299,10 @@ std::optional<Cause> CompositionDetector::cause_of(const StackCounts& after, dou
 
 void CompositionDetector::tell_shift(Change& change) {
   const bool was_one = change.shift.has_value();
-  change.shift = find_cost_shift(index_, baseline_, change.after,
-                                 {change.dispersion, policy_.min_change_share, settings_.min_relative_change});
+  change.shift = find_cost_shift(
+      index_, baseline_, change.after,
+      {change.dispersion, policy_.min_change_share, settings_.min_relative_change, policy_.min_change_cores},
+      past_stacks(functions_));
   if (!was_one) change.shift_since_s = last_end_s_;
 }
 

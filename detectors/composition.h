@@ -91,6 +91,9 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] bool is_settling(const NamedDelta& delta);
   [[nodiscard]] bool is_starting_up(const Tick& tick);
   void claim_heritage();
+  [[nodiscard]] std::vector<uint64_t> function_keys() const;  // by number in index_
+  [[nodiscard]] std::vector<uint64_t> frame_keys(uint32_t stack, const std::vector<uint64_t>& keys) const;
+  [[nodiscard]] PastStacks past_stacks(const FunctionTable* functions) const;
   std::optional<Finding> skip() const;
   void learn(const Tick& tick);
   void learn_first(const Tick& tick);
@@ -141,10 +144,11 @@ class CompositionDetector final : public Detector {
   ShareDispersion dispersion_;
   StackCounts baseline_;
   UnclaimedShares unclaimed_;
-  std::vector<uint64_t> stack_names_;     // by stack; 0: not seen yet
-  std::vector<uint64_t> function_names_;  // by number in index_
-  std::optional<double> start_up_s_;      // what is left of the time in which a successor is not judged
-  double settling_s_ = 0;                 // time in which nothing was learned because stacks lacked their roots
+  const FunctionTable* functions_ = nullptr;  // of the last tick
+  std::vector<uint64_t> stack_names_;         // by stack; 0: not seen yet
+  std::vector<uint64_t> function_names_;      // by number in index_
+  std::optional<double> start_up_s_;          // what is left of the time in which a successor is not judged
+  double settling_s_ = 0;                     // time in which nothing was learned because stacks lacked their roots
   bool settled_ = false;
   bool inherited_ = false;  // the baseline is a predecessor's, and what was learned since
   TickWindow window_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a process leaves to its successor, and how that takes it over.
 #include <algorithm>
+#include <functional>
 #include <numeric>
+#include <unordered_map>
 #include <vector>
 
 #include "detectors/composition.h"
@@ -18,9 +20,10 @@ std::string CompositionDetector::save() const {
                     dispersion_.process(),
                     {},
                     {}};
+  const std::vector<uint64_t> keys = function_keys();
   for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
     if (stack_names_[stack] != 0 && baseline_.stack(stack) > 0) {
-      out.stacks.push_back({stack_names_[stack], baseline_.stack(stack)});
+      out.stacks.push_back({stack_names_[stack], baseline_.stack(stack), frame_keys(stack, keys)});
     }
   }
   for (uint32_t f = 0; f < function_names_.size(); ++f) {
@@ -29,6 +32,25 @@ std::string CompositionDetector::save() const {
   unclaimed_.add_to(out);
   out.bound();
   return encode(out);
+}
+
+std::vector<uint64_t> CompositionDetector::function_keys() const {
+  std::vector<uint32_t> order(function_names_.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::ranges::stable_sort(order, std::greater{}, [&](uint32_t f) { return baseline_.function(f); });
+  FunctionKeys keys;
+  std::vector<uint64_t> out(function_names_.size());
+  for (const uint32_t f : order) out[f] = keys.next(function_names_[f]);
+  return out;
+}
+
+std::vector<uint64_t> CompositionDetector::frame_keys(uint32_t stack, const std::vector<uint64_t>& keys) const {
+  std::vector<uint64_t> out;
+  for (const FunctionId frame : index_.table()[StackId{stack}]) {
+    const auto number = index_.number_of(frame);
+    out.push_back(number && *number < keys.size() && index_.is_real(*number) ? keys[*number] : 0);
+  }
+  return out;
 }
 
 Result<void> CompositionDetector::restore(std::string_view saved) {
@@ -90,6 +112,29 @@ void CompositionDetector::claim_heritage() {
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
     if (streams_[stream].used) moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
   }
+}
+
+// What vanished with the predecessor is in no stack of this process.
+PastStacks CompositionDetector::past_stacks(const FunctionTable* functions) const {
+  PastStacks out;
+  out.functions = functions;
+  const auto left = unclaimed_.stacks();
+  if (left.empty()) return out;
+  std::unordered_map<uint64_t, uint32_t> numbers;
+  const std::vector<uint64_t> keys = function_keys();
+  for (uint32_t f = 0; f < keys.size(); ++f) numbers.emplace(keys[f], f);
+  for (const ShareHeritage::Stack& stack : left) {
+    PastStacks::Stack& past = out.stacks.emplace_back();
+    past.count = stack.count;
+    for (const uint64_t key : stack.frames) {
+      if (key == 0) continue;
+      const auto fresh = static_cast<uint32_t>(index_.functions() + out.names.size());
+      const auto [at, is_new] = numbers.emplace(key, fresh);
+      if (is_new) out.names.push_back(key);
+      past.frames.push_back(at->second);
+    }
+  }
+  return out;
 }
 
 bool CompositionDetector::is_starting_up(const Tick& tick) {

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "detectors/share_heritage.h"
+
 namespace stackwatch {
 namespace {
 
@@ -17,7 +19,6 @@ constexpr double kNoise = 3;           // standard errors
 constexpr double kOfSize = 0.5;        // what took part in a shift may differ by this part of its size
 constexpr double kSameCores = 1.25;    // CPU time that counts as unchanged, as a factor
 constexpr double kMainCaller = 0.8;    // part of a function's samples that its main caller has
-constexpr double kCarried = 0.8;       // part of a move that the function that moved must carry
 constexpr double kIdentifiable = 0.5;  // a loser's part of all that would lose by another one's growth
 constexpr uint32_t kNone = 0xffffffff;
 
@@ -31,17 +32,37 @@ struct Shares {
   [[nodiscard]] double change(uint32_t f) const { return after[f] - before[f]; }
 };
 
+/// One stack of either state.
+struct Row {
+  double before = 0, after = 0;     // counts
+  std::vector<uint32_t> functions;  // each once, root first
+  uint32_t leaf = kNone;
+};
+
+std::vector<uint32_t> each_once(const std::vector<uint32_t>& frames) {
+  std::vector<uint32_t> out;
+  for (const uint32_t f : frames) {
+    if (std::ranges::find(out, f) == out.end()) out.push_back(f);
+  }
+  return out;
+}
+
 class ShiftSearch {
  public:
-  ShiftSearch(StackIndex& index, const StackCounts& before, const StackCounts& after, const ShiftOptions& options)
-      : index_(index), before_(before), after_(after), options_(options) {
+  ShiftSearch(StackIndex& index, const StackCounts& before, const StackCounts& after, const ShiftOptions& options,
+              const PastStacks& past)
+      : index_(index), before_(before), after_(after), options_(options), past_(past) {
     const auto stacks = static_cast<uint32_t>(std::max(before.by_stack.size(), after.by_stack.size()));
     for (uint32_t stack = 0; stack < std::min<size_t>(stacks, index.table().size()); ++stack) {
       if (before.stack(stack) <= 0 && after.stack(stack) <= 0) continue;
-      (void)index.functions_of(stack);
-      stacks_.push_back(stack);
+      const auto functions = index.functions_of(stack);
+      rows_.push_back(
+          {before.stack(stack), after.stack(stack), {functions.begin(), functions.end()}, leaf_of(stack, functions)});
     }
-    as_.resize(index.functions());
+    for (const PastStacks::Stack& stack : past.stacks) {
+      rows_.push_back({stack.count, 0, each_once(stack.frames), stack.frames.empty() ? kNone : stack.frames.back()});
+    }
+    as_.resize(index.functions() + past.names.size());
     for (uint32_t f = 0; f < as_.size(); ++f) as_[f] = f;
   }
 
@@ -61,21 +82,28 @@ class ShiftSearch {
     return found == functions.end() ? kNone : *found;
   }
 
+  [[nodiscard]] bool is_real(uint32_t f) const { return f >= index_.functions() || index_.is_real(f); }
+
+  [[nodiscard]] std::optional<FunctionId> id(uint32_t f) const {
+    if (f == kNone) return std::nullopt;
+    if (f < index_.functions()) return index_.function(f);
+    return past_.functions ? find_function(past_.names[f - index_.functions()], *past_.functions) : std::nullopt;
+  }
+
   /// Under the present reading: as_[f] is what f counts as, kNone a part of its caller.
   Shares shares() {
     Shares out(as_.size());
     std::vector<uint32_t> seen(as_.size(), kNone);
-    for (const uint32_t stack : stacks_) {
-      const double x = before_.stack(stack) / before_.total;
-      const double y = after_.stack(stack) / after_.total;
-      const auto functions = index_.functions_of(stack);
-      const uint32_t leaf = leaf_of(stack, functions);
+    for (uint32_t row = 0; row < rows_.size(); ++row) {
+      const double x = rows_[row].before / before_.total;
+      const double y = rows_[row].after / after_.total;
+      const uint32_t leaf = rows_[row].leaf;
       uint32_t own = kNone;
-      for (const uint32_t f : functions) {
+      for (const uint32_t f : rows_[row].functions) {
         const uint32_t as = as_[f];
         if (as == kNone) continue;
         own = as;
-        if (std::exchange(seen[as], stack) == stack) continue;
+        if (std::exchange(seen[as], row) == row) continue;
         out.before[as] += x;
         out.after[as] += y;
       }
@@ -94,7 +122,8 @@ class ShiftSearch {
     return kNoise * std::sqrt(options_.dispersion * pooled * (1 - pooled) * (1 / n0 + 1 / n1));
   }
   double worth_telling(double share) const {
-    return std::max(options_.min_change_share, options_.min_relative_change * share);
+    const double least = std::max(options_.min_change_share, options_.min_relative_change * share);
+    return after_.cpu_s > 0 ? std::max(least, options_.min_change_cores / after_.cores()) : least;
   }
   bool same(double x, double y) const {
     return std::abs(y - x) <= std::max(worth_telling(std::max(x, y)), noise(x, y));
@@ -112,13 +141,13 @@ class ShiftSearch {
   // ---- renamed, inlined, outlined
 
   /// The function that most of f's samples are called from; kNone where it is the root, or there is no such one.
-  uint32_t caller_of(uint32_t f, const StackCounts& counts) {
+  [[nodiscard]] uint32_t caller_of(uint32_t f, double Row::*side) const {
     std::map<uint32_t, double> callers;
     double total = 0;
-    for (const uint32_t stack : stacks_) {
-      const double count = counts.stack(stack);
+    for (const Row& row : rows_) {
+      const double count = row.*side;
       if (count <= 0) continue;
-      const auto functions = index_.functions_of(stack);
+      const auto& functions = row.functions;
       const auto found = std::ranges::find(functions, f);
       if (found == functions.end()) continue;
       callers[found == functions.begin() ? kNone : *(found - 1)] += count;
@@ -141,11 +170,11 @@ class ShiftSearch {
   bool gone_and_new(const Shares& plain, std::vector<Change>& gone, std::vector<Change>& fresh) {
     const double least = options_.min_change_share / 2;
     for (uint32_t f = 0; f < as_.size(); ++f) {
-      if (!index_.is_real(f)) continue;
+      if (!is_real(f)) continue;
       const double x = plain.before[f];
       const double y = plain.after[f];
-      if (x >= least && y <= kGone * x) gone.push_back({f, caller_of(f, before_), x});
-      if (y >= least && x <= kGone * y) fresh.push_back({f, caller_of(f, after_), y});
+      if (x >= least && y <= kGone * x) gone.push_back({f, caller_of(f, &Row::before), x});
+      if (y >= least && x <= kGone * y) fresh.push_back({f, caller_of(f, &Row::after), y});
       if (gone.size() > kMaxRenamed || fresh.size() > kMaxRenamed) return false;
     }
     std::ranges::stable_sort(gone, std::greater{}, &Change::share);
@@ -203,7 +232,6 @@ class ShiftSearch {
     if (!gone.empty() && !fresh.empty() && fresh.front().share > gone.front().share) main = &fresh.front();
     if (!comparable(plain.before[main->function], plain.after[main->function])) return std::nullopt;
     const bool was_there = main == (gone.empty() ? nullptr : &gone.front());
-    const auto id = [&](uint32_t f) { return f == kNone ? std::optional<FunctionId>() : index_.function(f); };
     CostShift shift;
     shift.under = id(main->caller);
     if (main->partner != kNone) {
@@ -224,89 +252,101 @@ class ShiftSearch {
 
   // ---- moved
 
-  /// The deepest of those that changed in a direction, if all of them lie on its stacks; kNone where there is none.
-  uint32_t end_of_chain(const Shares& plain, int direction) {
-    uint32_t deepest = kNone;
-    size_t depth = 0;
-    std::vector<uint32_t> changed;
-    for (uint32_t f = 0; f < as_.size(); ++f) {
-      if (same(plain.before[f], plain.after[f])) continue;
-      if (!index_.is_real(f)) return kNone;
-      if (plain.change(f) * direction > 0) changed.push_back(f);
+  /// A function's samples by who calls it.
+  struct Call {
+    uint32_t caller = kNone;
+    double before = 0, after = 0;  // shares
+    [[nodiscard]] double change() const { return after - before; }
+  };
+  struct Move {
+    uint32_t what = kNone;
+    Call lost, gained;
+    [[nodiscard]] double size() const { return std::min(-lost.change(), gained.change()); }
+    /// Nobody calls it as before, nobody called it as now: no growth elsewhere does that.
+    [[nodiscard]] bool is_whole() const {
+      return lost.after <= kGone * lost.before && gained.before <= kGone * gained.after;
     }
-    const StackCounts& counts = direction > 0 ? after_ : before_;
-    for (const uint32_t stack : stacks_) {
-      if (counts.stack(stack) <= 0) continue;
-      const auto functions = index_.functions_of(stack);
-      const auto holds = [&](uint32_t f) { return std::ranges::find(functions, f) != functions.end(); };
-      if (!std::ranges::all_of(changed, holds)) continue;
-      for (const uint32_t f : changed) {
-        const auto at = static_cast<size_t>(std::ranges::find(functions, f) - functions.begin()) + 1;
-        if (at > depth) std::tie(depth, deepest) = std::pair(at, f);
+  };
+
+  /// The function that most went from one of its callers to another one.
+  [[nodiscard]] Move largest_move() const {
+    std::map<std::pair<uint32_t, uint32_t>, Call> calls;  // by callee and caller
+    for (const Row& row : rows_) {
+      for (size_t i = 1; i < row.functions.size(); ++i) {
+        Call& call = calls[{row.functions[i], row.functions[i - 1]}];
+        call.caller = row.functions[i - 1];
+        call.before += row.before / before_.total;
+        call.after += row.after / after_.total;
       }
     }
-    return deepest;
-  }
-
-  /// The function that took the move with it: the one nearest to the two callers.
-  uint32_t moved_between(const Shares& plain, uint32_t loser, uint32_t gainer, double size) {
-    std::vector<double> lost(as_.size());
-    std::vector<double> gained(as_.size());
-    for (const uint32_t stack : stacks_) {
-      const double moved = after_.stack_share(stack) - before_.stack_share(stack);
-      const auto functions = index_.functions_of(stack);
-      const auto below = [&](uint32_t caller, std::vector<double>& sum, double sign) {
-        const auto at = std::ranges::find(functions, caller);
-        for (auto it = at == functions.end() ? at : at + 1; it != functions.end(); ++it) sum[*it] += sign * moved;
-      };
-      below(loser, lost, -1);
-      below(gainer, gained, +1);
-    }
-    uint32_t best = kNone;
-    for (uint32_t f = 0; f < as_.size(); ++f) {
-      if (!index_.is_real(f) || !same(plain.before[f], plain.after[f], size)) continue;
-      if (std::min(lost[f], gained[f]) < kCarried * size) continue;
-      // Its own callees carry as much: the largest share is the highest.
-      if (best == kNone || plain.before[f] > plain.before[best]) best = f;
+    Move best;
+    Move move;
+    for (const auto& [key, call] : calls) {
+      if (key.first != move.what) move = {key.first, {}, {}};
+      if (call.change() < move.lost.change()) move.lost = call;
+      if (call.change() > move.gained.change()) move.gained = call;
+      if (is_real(move.what) && move.size() > best.size()) best = move;
     }
     return best;
+  }
+
+  /// Whether every function that changed lies above what moved, where it was if it lost and where it is if it gained.
+  bool explains_all(const Shares& plain, const Move& move) const {
+    std::vector<bool> above_lost(as_.size());
+    std::vector<bool> above_gained(as_.size());
+    for (const Row& row : rows_) {
+      const auto at = std::ranges::find(row.functions, move.what);
+      if (at == row.functions.end() || at == row.functions.begin()) continue;
+      const bool was_lost = *(at - 1) == move.lost.caller && row.before > 0;
+      const bool was_gained = *(at - 1) == move.gained.caller && row.after > 0;
+      for (auto it = row.functions.begin(); it != at; ++it) {
+        if (was_lost) above_lost[*it] = true;
+        if (was_gained) above_gained[*it] = true;
+      }
+    }
+    for (uint32_t f = 0; f < as_.size(); ++f) {
+      if (same(plain.before[f], plain.after[f])) continue;
+      if (!is_real(f) || !(plain.change(f) > 0 ? above_gained[f] : above_lost[f])) return false;
+    }
+    return true;
   }
 
   std::optional<CostShift> find_moved(const Shares& plain) {
     for (uint32_t f = 0; f < as_.size(); ++f) {
       if (!same(plain.own_before[f], plain.own_after[f])) return std::nullopt;
     }
-    const uint32_t gainer = end_of_chain(plain, +1);
-    const uint32_t loser = end_of_chain(plain, -1);
-    if (gainer == kNone || loser == kNone) return std::nullopt;
-    const double size = plain.change(gainer);
-    if (!same(size, -plain.change(loser), size)) return std::nullopt;
-    const double others = 1 - plain.before[gainer];
-    if (others <= 0 || plain.before[loser] > kIdentifiable * others) return std::nullopt;
-    const uint32_t moved = moved_between(plain, loser, gainer, size);
-    if (moved == kNone) return std::nullopt;
-    CostShift shift;
-    shift.kind = CostShift::Kind::kMoved;
-    shift.from = index_.function(loser);
-    shift.to = index_.function(gainer);
-    shift.what = index_.function(moved);
-    return shift;
+    const Move move = largest_move();
+    const double size = move.size();
+    if (move.what == kNone || size < options_.min_change_share / 2) return std::nullopt;
+    if (!same(-move.lost.change(), move.gained.change(), size)) return std::nullopt;
+    if (!same(plain.before[move.what], plain.after[move.what], size) || !explains_all(plain, move)) return std::nullopt;
+    if (move.is_whole() ? !comparable(size, size) : !is_more_than_made_room(plain, move)) return std::nullopt;
+    return CostShift{CostShift::Kind::kMoved, id(move.lost.caller), id(move.gained.caller), std::nullopt,
+                     id(move.what)};
+  }
+
+  /// A part of its calls went: when one caller grows the others lose too.
+  bool is_more_than_made_room(const Shares& plain, const Move& move) const {
+    if (same(move.lost.before, move.lost.after) || same(move.gained.before, move.gained.after)) return false;
+    const double others = 1 - plain.before[move.gained.caller];
+    return others > 0 && plain.before[move.lost.caller] <= kIdentifiable * others;
   }
 
   StackIndex& index_;
   const StackCounts& before_;
   const StackCounts& after_;
   const ShiftOptions& options_;
-  std::vector<uint32_t> stacks_;  // with any count before or after
+  const PastStacks& past_;
+  std::vector<Row> rows_;  // with any count before or after
   std::vector<uint32_t> as_;
 };
 
 }  // namespace
 
 std::optional<CostShift> find_cost_shift(StackIndex& index, const StackCounts& before, const StackCounts& after,
-                                         const ShiftOptions& options) {
+                                         const ShiftOptions& options, const PastStacks& past) {
   if (before.total <= 0 || after.total <= 0) return std::nullopt;
-  return ShiftSearch(index, before, after, options).find();
+  return ShiftSearch(index, before, after, options, past).find();
 }
 
 }  // namespace stackwatch

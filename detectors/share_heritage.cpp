@@ -4,11 +4,16 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 namespace stackwatch {
 namespace {
 
-constexpr uint64_t kMagic = 0x3165726168737773;  // "swshare1": the last digit is the version
+constexpr uint64_t kMagic = 0x3265726168737773;    // "swshare2": the last digit is the version
+constexpr uint64_t kMagicV1 = 0x3165726168737773;  // without frames
+constexpr size_t kMaxDepth = 1024;                 // the probes give less than 256
+constexpr uint64_t kUnknown = 0xffff;              // a frame whose function is not in the list
+static_assert(ShareHeritage::kMaxEntries < kUnknown);
 constexpr uint64_t kFnvBasis = 0xcbf29ce484222325;
 constexpr uint64_t kFnvPrime = 0x100000001b3;
 // Counts are sums of halved floating-point numbers: a share may exceed the whole by rounding.
@@ -22,20 +27,25 @@ uint64_t hash(std::string_view text, uint64_t seed) {
 void put(std::string& out, uint64_t value) {
   for (int i = 0; i < 8; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
 }
+void put_short(std::string& out, uint64_t value) {
+  for (int i = 0; i < 2; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
+}
 void put(std::string& out, double value) { put(out, std::bit_cast<uint64_t>(value)); }
 
 /// Reads numbers one after the other; after the end it gives zeros and is not ok().
 class Bytes {
  public:
   explicit Bytes(std::string_view bytes) : bytes_(bytes) {}
-  uint64_t integer() {
+  uint64_t integer(size_t width = 8) {
     uint64_t value = 0;
-    if (at_ + 8 > bytes_.size()) {
+    if (at_ + width > bytes_.size()) {
       ok_ = false;
       return 0;
     }
-    for (size_t i = 0; i < 8; ++i) value |= static_cast<uint64_t>(static_cast<uint8_t>(bytes_[at_ + i])) << (8 * i);
-    at_ += 8;
+    for (size_t i = 0; i < width; ++i) {
+      value |= static_cast<uint64_t>(static_cast<uint8_t>(bytes_[at_ + i])) << (8 * i);
+    }
+    at_ += width;
     return value;
   }
   double amount() {
@@ -52,10 +62,43 @@ class Bytes {
   bool ok_ = true;
 };
 
-void keep_largest(std::vector<ShareHeritage::Entry>& entries) {
+template <class Entry>
+void keep_largest(std::vector<Entry>& entries) {
   std::ranges::sort(
       entries, [](const auto& a, const auto& b) { return a.count != b.count ? a.count > b.count : a.name < b.name; });
   if (entries.size() > ShareHeritage::kMaxEntries) entries.resize(ShareHeritage::kMaxEntries);
+}
+
+template <class Entry>
+bool take_entries(Bytes& bytes, double total, std::vector<Entry>& entries) {
+  const uint64_t size = bytes.integer();
+  if (size > ShareHeritage::kMaxEntries) return false;
+  for (uint64_t i = 0; i < size && bytes.ok(); ++i) {
+    Entry entry;
+    entry.name = bytes.integer();
+    entry.count = bytes.amount();
+    if (entry.count > total * (1 + kRounding)) return false;
+    entries.push_back(std::move(entry));
+  }
+  return true;
+}
+
+bool take_frames(Bytes& bytes, ShareHeritage& heritage) {
+  FunctionKeys keys;
+  std::vector<uint64_t> key_of;
+  for (const auto& function : heritage.functions) key_of.push_back(keys.next(function.name));
+  size_t left = ShareHeritage::kMaxFrames;
+  for (ShareHeritage::Stack& stack : heritage.stacks) {
+    const uint64_t size = bytes.integer(2);
+    if (size > std::min(left, kMaxDepth)) return false;
+    left -= size;
+    for (uint64_t i = 0; i < size && bytes.ok(); ++i) {
+      const uint64_t place = bytes.integer(2);
+      if (place != kUnknown && place >= key_of.size()) return false;
+      stack.frames.push_back(place == kUnknown ? 0 : key_of[place]);
+    }
+  }
+  return true;
 }
 
 Result<ShareHeritage> refuse(std::string why) {
@@ -67,10 +110,27 @@ Result<ShareHeritage> refuse(std::string why) {
 void ShareHeritage::bound() {
   keep_largest(stacks);
   keep_largest(functions);
+  size_t left = kMaxFrames;
+  for (Stack& stack : stacks) {
+    if (stack.frames.size() > std::min(left, kMaxDepth)) stack.frames.clear();
+    left -= stack.frames.size();
+  }
 }
 
 uint64_t name_of(FunctionId function, const FunctionTable& functions) {
   return hash(function.value < functions.size() ? std::string_view(functions[function].name) : "", kFnvBasis);
+}
+
+uint64_t FunctionKeys::next(uint64_t name) {
+  constexpr uint64_t kStep = 0x9e3779b97f4a7c15;
+  return name + kStep * used_[name]++;
+}
+
+std::optional<FunctionId> find_function(uint64_t name, const FunctionTable& functions) {
+  for (uint32_t i = 0; i < functions.size(); ++i) {
+    if (name_of(FunctionId{i}, functions) == name) return FunctionId{i};
+  }
+  return std::nullopt;
 }
 
 uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functions) {
@@ -86,12 +146,26 @@ std::string encode(const ShareHeritage& heritage) {
     put(out, value);
   }
   for (const double value : heritage.dispersion) put(out, value);
-  for (const auto* entries : {&heritage.stacks, &heritage.functions}) {
-    const size_t size = std::min(entries->size(), ShareHeritage::kMaxEntries);
+  const auto put_entries = [&out](const auto& entries) {
+    const size_t size = std::min(entries.size(), ShareHeritage::kMaxEntries);
     put(out, static_cast<uint64_t>(size));
     for (size_t i = 0; i < size; ++i) {
-      put(out, (*entries)[i].name);
-      put(out, (*entries)[i].count);
+      put(out, entries[i].name);
+      put(out, entries[i].count);
+    }
+    return size;
+  };
+  const size_t stacks = put_entries(heritage.stacks);
+  const size_t functions = put_entries(heritage.functions);
+  std::unordered_map<uint64_t, uint64_t> places;
+  FunctionKeys keys;
+  for (size_t i = 0; i < functions; ++i) places.emplace(keys.next(heritage.functions[i].name), i);
+  for (size_t i = 0; i < stacks; ++i) {
+    const auto& frames = heritage.stacks[i].frames;
+    put_short(out, static_cast<uint64_t>(frames.size()));
+    for (const uint64_t key : frames) {
+      const auto place = places.find(key);
+      put_short(out, place == places.end() ? kUnknown : place->second);
     }
   }
   return out;
@@ -99,51 +173,55 @@ std::string encode(const ShareHeritage& heritage) {
 
 Result<ShareHeritage> decode_share_heritage(std::string_view text) {
   Bytes bytes(text);
-  if (bytes.integer() != kMagic) return refuse("it is of another version, or no baseline");
+  const uint64_t magic = bytes.integer();
+  if (magic != kMagic && magic != kMagicV1) return refuse("it is of another version, or no baseline");
   ShareHeritage out;
   for (double* value : {&out.total, &out.squares, &out.wall_s, &out.cpu_s, &out.ticks}) *value = bytes.amount();
   for (double& value : out.dispersion) value = bytes.amount();
-  for (auto* entries : {&out.stacks, &out.functions}) {
-    const uint64_t size = bytes.integer();
-    if (size > ShareHeritage::kMaxEntries) return refuse("it has too many entries");
-    for (uint64_t i = 0; i < size && bytes.ok(); ++i) {
-      const uint64_t name = bytes.integer();
-      const double count = bytes.amount();
-      if (count > out.total * (1 + kRounding)) return refuse("a part is larger than the whole");
-      entries->push_back({name, count});
-    }
+  if (!take_entries(bytes, out.total, out.stacks) || !take_entries(bytes, out.total, out.functions)) {
+    return refuse("it has too many entries, or a part is larger than the whole");
   }
+  if (magic == kMagic && !take_frames(bytes, out)) return refuse("its stacks make no sense");
   if (!bytes.ok() || !bytes.at_end()) return refuse("it is damaged");
   return out;
 }
 
 void UnclaimedShares::take(const ShareHeritage& heritage) {
   clear();
-  const auto sorted = [](const std::vector<ShareHeritage::Entry>& entries, Counts& counts) {
-    for (const auto& entry : entries) counts[entry.name].push_back(entry.count);
-    for (auto& [name, parts] : counts) std::ranges::sort(parts);
-  };
-  sorted(heritage.stacks, stacks_);
-  sorted(heritage.functions, functions_);
+  for (const auto& stack : heritage.stacks) stacks_[stack.name].push_back({stack.count, stack.frames});
+  for (const auto& function : heritage.functions) functions_[function.name].push_back({function.count, {}});
+  for (Counts* counts : {&stacks_, &functions_}) {
+    for (auto& [name, parts] : *counts) std::ranges::sort(parts, {}, &Part::count);
+  }
 }
 
 double UnclaimedShares::claim(Counts& counts, uint64_t name) const {
   const auto found = counts.find(name);
   if (found == counts.end()) return 0;
-  const double count = found->second.back() * scale_;
+  const double count = found->second.back().count * scale_;
   found->second.pop_back();
   if (found->second.empty()) counts.erase(found);
   return count;
 }
 
-void UnclaimedShares::add_to(ShareHeritage& heritage) const {
-  const auto add = [this](const Counts& counts, std::vector<ShareHeritage::Entry>& entries) {
-    for (const auto& [name, parts] : counts) {
-      for (const double count : parts) entries.push_back({name, count * scale_});
+std::vector<ShareHeritage::Stack> UnclaimedShares::stacks() const {
+  std::vector<ShareHeritage::Stack> out;
+  for (const auto& [name, parts] : stacks_) {
+    for (const Part& part : parts) {
+      if (!part.frames.empty()) out.push_back({name, part.count * scale_, part.frames});
     }
-  };
-  add(stacks_, heritage.stacks);
-  add(functions_, heritage.functions);
+  }
+  std::ranges::sort(out, {}, &ShareHeritage::Stack::name);  // the same order each time
+  return out;
+}
+
+void UnclaimedShares::add_to(ShareHeritage& heritage) const {
+  for (const auto& [name, parts] : stacks_) {
+    for (const Part& part : parts) heritage.stacks.push_back({name, part.count * scale_, part.frames});
+  }
+  for (const auto& [name, parts] : functions_) {
+    for (const Part& part : parts) heritage.functions.push_back({name, part.count * scale_});
+  }
 }
 
 }  // namespace stackwatch

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,10 +22,17 @@ namespace stackwatch {
 struct ShareHeritage {
   /// Of each kind; the rarest are left out. 1024 stacks and functions are 32 kB.
   static constexpr size_t kMaxEntries = 1024;
+  /// Of all stacks: another 32 kB. The rarest stacks have a name and a count, but no frames.
+  static constexpr size_t kMaxFrames = 16384;
 
   struct Entry {
     uint64_t name = 0;
     double count = 0;
+  };
+  struct Stack {
+    uint64_t name = 0;
+    double count = 0;
+    std::vector<uint64_t> frames = {};  ///< keys of functions (below), root first, 0: it is not known; may be empty
   };
   double total = 0;    ///< samples in the baseline
   double squares = 0;  ///< sum of the squared totals of its ticks
@@ -32,19 +40,32 @@ struct ShareHeritage {
   double cpu_s = 0;
   double ticks = 0;                               ///< that the dispersion rests on
   std::array<double, kBlockScales> dispersion{};  ///< of the whole process, by length of block
-  std::vector<Entry> stacks;
+  std::vector<Stack> stacks;
   std::vector<Entry> functions;  ///< inclusive counts
 
-  /// Keeps the kMaxEntries with most counts of each kind.
+  /// Keeps the kMaxEntries with most counts of each kind, and their first kMaxFrames frames.
   void bound();
 };
 
 [[nodiscard]] uint64_t name_of(FunctionId function, const FunctionTable& functions);
+/// Two functions of one program may have one name (the C library's clock_gettime and the kernel's). In stacks the
+/// larger one has its name as its key, the next one another key, and so on: call it with larger ones first.
+class FunctionKeys {
+ public:
+  uint64_t next(uint64_t name);
+
+ private:
+  std::unordered_map<uint64_t, uint64_t> used_;
+};
+
+/// Some function of this name; it takes a pass over the table (30 ns a function).
+[[nodiscard]] std::optional<FunctionId> find_function(uint64_t name, const FunctionTable& functions);
 [[nodiscard]] uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functions);
 
-/// Versioned and bounded: at most 33 kB. Little-endian doubles and 64-bit integers.
+/// Versioned and bounded: at most 68 kB. Little-endian doubles and integers.
 [[nodiscard]] std::string encode(const ShareHeritage& heritage);
-/// An error where the bytes are of another version, cut off, or make no sense (shares above 1, numbers that are none).
+/// Of version 1, which had no frames, too. An error where the bytes are of another one, cut off, or make no sense
+/// (shares above 1, numbers that are none).
 [[nodiscard]] Result<ShareHeritage> decode_share_heritage(std::string_view bytes);
 
 /// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first. Of
@@ -58,13 +79,18 @@ class UnclaimedShares {
   /// As the baseline forgets, so does this.
   void halve() { scale_ /= 2; }
   [[nodiscard]] bool empty() const { return stacks_.empty() && functions_.empty(); }
+  /// The stacks that are left, with frames.
+  [[nodiscard]] std::vector<ShareHeritage::Stack> stacks() const;
   /// Adds what is left to what is handed on.
   void add_to(ShareHeritage& heritage) const;
 
  private:
-  /// Two functions of one program may have one name (the C library's clock_gettime and the kernel's): the smallest
-  /// first.
-  using Counts = std::unordered_map<uint64_t, std::vector<double>>;
+  /// Of one name the smallest first.
+  struct Part {
+    double count = 0;
+    std::vector<uint64_t> frames;
+  };
+  using Counts = std::unordered_map<uint64_t, std::vector<Part>>;
   [[nodiscard]] double claim(Counts& counts, uint64_t name) const;
 
   Counts stacks_;

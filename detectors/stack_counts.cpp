@@ -102,6 +102,11 @@ std::span<const uint32_t> StackIndex::functions_of(uint32_t stack) {
   return {pool_.data() + range.begin, range.length};
 }
 
+std::optional<uint32_t> StackIndex::number_of(FunctionId function) const {
+  const auto found = numbers_.find(function);
+  return found == numbers_.end() ? std::nullopt : std::optional(found->second);
+}
+
 void TickWindow::push(const Tick& tick) {
   if (ticks_.empty()) ticks_.resize(kCapacity);
   if (size_ == kCapacity) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -26,6 +27,8 @@ class StackIndex {
   [[nodiscard]] std::span<const uint32_t> functions_of(uint32_t stack);
   [[nodiscard]] FunctionId function(uint32_t index) const { return functions_[index]; }
   [[nodiscard]] uint32_t functions() const { return static_cast<uint32_t>(functions_.size()); }
+  /// Of a function of any stack that was asked for; none of others.
+  [[nodiscard]] std::optional<uint32_t> number_of(FunctionId function) const;
   [[nodiscard]] const StackTable& table() const { return *table_; }
   /// [other] and [unnamed] are no functions that one could name: never tested, never blamed.
   [[nodiscard]] bool is_real(uint32_t index) const {

@@ -95,7 +95,8 @@ bool is_new(const Alert& alert) { return alert.detector == "novelty" && !alert.f
 /// What is told of cost that moved, in the words of its kind.
 std::string shift_statement(const Alert& alert, const std::string& since) {
   const Alert::Shift& shift = *alert.shift;
-  const std::string from = printable(shift.from, kMaxFrame);
+  // What a predecessor called it may be known by a number alone.
+  const std::string from = shift.from.empty() ? "another function" : printable(shift.from, kMaxFrame);
   const std::string to = printable(shift.to, kMaxFrame);
   if (shift.kind == "renamed") {
     const std::string share = value_of(alert, alert.frame == shift.from ? alert.before : alert.after);

@@ -70,6 +70,9 @@ TEST_F(ShiftTest, EachKindHasItsWords) {
   EXPECT_THAT(message_of(alert), HasSubstr("a part of serve is the function find now and takes the same, since"));
   alert.shift = Alert::Shift{"moved", "get", "put", "", "checksum"};
   EXPECT_THAT(message_of(alert), HasSubstr("checksum is called by put instead of get and takes the same, since"));
+  alert.shift = Alert::Shift{"renamed", "", "lookup", "serve", ""};
+  EXPECT_THAT(message_of(alert), HasSubstr("lookup has the place of another function and takes the same"))
+      << "of a predecessor only a hash of the name is kept";
 }
 
 TEST_F(ShiftTest, WhatTurnsOutToBeMoreFires) {

@@ -36,7 +36,7 @@ TEST(CountArguments, WrongUseIsOneLineWithExitCodeTwo) {
       {"-p", "1", "--probe", "cpu"},
       {"-p", "1", "--probe", ""},
       {"-p", "1", "-F", "0"},
-      {"-p", "1", "-F", "1001"},
+      {"-p", "1", "-F", "4001"},
       {"-p", "1", "-F", "fast"},
       {"-p", "1", "-d", "0"},
       {"-p", "1", "-d", "-1"},

@@ -73,7 +73,7 @@ TEST(BadConfig, WrongTypes) {
   EXPECT_EQ(error_of("[[watch]]\nname = \"x\"\nprobes = [\"on_cpu\", 1]"),
             "f:3:21: probes: must be text in quotes, but is a number (probes = [\"…\"])");
   EXPECT_EQ(error_of("[[watch]]\nname = \"x\"\nfrequency = \"99\""),
-            "f:3:13: frequency: must be a number, but is text (from 1 to 1000 Hz)");
+            "f:3:13: frequency: must be a number, but is text (from 1 to 4000 Hz)");
   EXPECT_EQ(error_of("[[watch]]\npid = 1.5"), "f:2:7: pid: must be a whole number, but is a number with a fraction");
   EXPECT_EQ(error_of("[limits]\nattachments = 1.5"),
             "f:2:15: attachments: must be a whole number, but is a number with a fraction (from 1 to 4096)");
@@ -85,7 +85,7 @@ TEST(BadConfig, OutOfRange) {
   EXPECT_EQ(error_of("tick = \"99ms\""), "f:1:8: tick: \"99ms\" is out of range (from \"100ms\" to \"1m\")");
   EXPECT_NE(error_of("tick = \"61s\""), "accepted");
   EXPECT_EQ(error_of("[[watch]]\nname = \"x\"\nfrequency = -99"),
-            "f:3:13: frequency: -99 is out of range (from 1 to 1000 Hz)");
+            "f:3:13: frequency: -99 is out of range (from 1 to 4000 Hz)");
   EXPECT_NE(error_of("[[watch]]\nname = \"x\"\nfrequency = nan"), "accepted");
   EXPECT_NE(error_of("[[watch]]\nname = \"x\"\nfrequency = inf"), "accepted");
   EXPECT_EQ(error_of("[[watch]]\npid = 0"), "f:2:7: pid: 0 is out of range (from 1 to 4194304)");

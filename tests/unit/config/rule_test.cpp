@@ -52,11 +52,11 @@ TEST(CheckedRule, RefusesWhatCannotMatch) {
 TEST(CheckedRule, RefusesAbsurdFrequencies) {
   WatchRule rule = named("x");
   for (const double frequency :
-       {0.0, -99.0, 0.5, 1000.5, 1e9, static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+       {0.0, -99.0, 0.5, 4000.5, 1e9, static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
     rule.frequency_hz = frequency;
     EXPECT_NE(message_for(rule).find("frequency: "), std::string::npos) << frequency;
   }
-  for (const double frequency : {1.0, 19.0, 99.0, 1000.0}) {
+  for (const double frequency : {1.0, 19.0, 99.0, 4000.0}) {
     rule.frequency_hz = frequency;
     EXPECT_EQ(message_for(rule), "accepted");
   }

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "detectors/composition.h"
@@ -35,7 +37,8 @@ class TwoStates {
     after_.cpu_s = after * kSeconds;
     return *this;
   }
-  std::optional<CostShift> find() {
+  std::optional<CostShift> find() { return find_where_worth(0); }
+  std::optional<CostShift> find_where_worth(double cores) {
     StackIndex index;
     index.follow(&stacks_);
     before_.interval_s = after_.interval_s = kSeconds;
@@ -43,7 +46,7 @@ class TwoStates {
     StackCounts after;
     before.add(before_, index);
     after.add(after_, index);
-    return find_cost_shift(index, before, after, {1.5, 0.02, 0.1});
+    return find_cost_shift(index, before, after, {1.5, 0.02, 0.1, cores});
   }
   std::string name(const std::optional<FunctionId>& id) const { return id ? functions_[*id].name : ""; }
 
@@ -189,6 +192,33 @@ TEST(CostShift, Moved) {
 }
 
 // All work is in one leaf: a caller that asks for more of it, and others that get less because shares add up to 1.
+// A handler had nearly all of the work: a growth elsewhere would look the same to it, but not that the call vanished.
+TEST(CostShift, MovedAwayFromWhoHadMost) {
+  TwoStates state;
+  state.stack({"main", "big", "checksum"}, 0.14, 0).stack({"main", "small", "checksum"}, 0, 0.14);
+  state.stack({"main", "big", "rest"}, 0.75, 0.75).stack({"main", "small", "other"}, 0.11, 0.11);
+  const auto shift = state.find();
+  ASSERT_TRUE(shift);
+  EXPECT_EQ(shift->kind, Kind::kMoved);
+  EXPECT_EQ(state.name(shift->what), "checksum");
+}
+
+TEST(CostShift, MovedAndMoreExpensiveIsAChange) {
+  TwoStates state;
+  state.stack({"main", "get", "checksum"}, 0.1, 0).stack({"main", "put", "checksum"}, 0, 0.25);
+  state.stack({"main", "get"}, 0.3, 0.25).stack({"main", "put"}, 0.6, 0.5);
+  EXPECT_FALSE(state.find());
+}
+
+// Two small changes beside a large one: what is worth telling in CPU time decides.
+TEST(CostShift, ALittleElseThatIsNotWorthTellingIsNoObjection) {
+  TwoStates state;
+  state.stack({"main", "serve", "find"}, 0.2, 0).stack({"main", "serve", "lookup"}, 0, 0.2);
+  state.stack({"main", "a"}, 0.05, 0.08).stack({"main", "flush"}, 0.75, 0.72);
+  EXPECT_FALSE(state.cores(0.5, 0.5).find());
+  EXPECT_TRUE(state.find_where_worth(0.02)) << "3 points of half a core are 0.015 cores";
+}
+
 TEST(CostShift, AGrownCallerOfASharedLeafIsAChange) {
   TwoStates state;
   state.stack({"main", "hot", "work"}, 0.1, 0.3);
@@ -293,6 +323,92 @@ TEST(CompositionCostShift, ARenamedFunctionThatTakesMoreIsAChange) {
   EXPECT_EQ(told.at_last, 0);
   EXPECT_LE(told.shifts, 1);
   EXPECT_EQ(told.wrong, 10) << "and stands";
+}
+
+// ---- over a restart: what vanished is in no stack of the successor
+
+struct AfterRestart {
+  int found = 0;
+  int shifts = 0;
+  std::optional<CostShift> last;
+  std::string from, to, what;
+};
+
+AfterRestart restarted(const std::vector<Leaf>& before, const std::vector<Leaf>& after) {
+  AfterRestart out;
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SimulatedProcess first(before, seed);
+    first.set_dispersion(2);
+    CompositionDetector predecessor({}, {});
+    for (int i = 0; i < 600; ++i) EXPECT_FALSE(predecessor.observe(first.tick()));
+    SimulatedProcess second(after, seed + 100);
+    second.set_dispersion(2);
+    CompositionDetector successor({}, {});
+    EXPECT_TRUE(successor.restore(predecessor.save()));
+    std::optional<Finding> finding;
+    for (int i = 0; i < 120 && !finding; ++i) finding = successor.observe(second.tick());
+    if (!finding) continue;
+    ++out.found;
+    for (int i = 0; i < 20; ++i) finding = successor.observe(second.tick());
+    if (!finding || !finding->shift) continue;
+    ++out.shifts;
+    out.last = finding->shift;
+    const auto name = [&](const std::optional<FunctionId>& id) { return id ? second.name(*id) : ""; };
+    out.from = name(finding->shift->from);
+    out.to = name(finding->shift->to);
+    out.what = name(finding->shift->what);
+  }
+  return out;
+}
+
+std::vector<Leaf> replaced(std::vector<Leaf> leaves, size_t leaf, const std::vector<std::string>& stack) {
+  leaves.push_back({stack, std::exchange(leaves[leaf].share, 0)});
+  return leaves;
+}
+
+TEST(CompositionCostShift, ARenamedFunctionOfARestartedProcessIsToldAsOne) {
+  const AfterRestart told = restarted(program(), replaced(program(), 0, {"main", "serve", "get", "find_v2"}));
+  EXPECT_EQ(told.found, 10);
+  EXPECT_GE(told.shifts, 9);
+  ASSERT_TRUE(told.last);
+  EXPECT_EQ(told.last->kind, Kind::kRenamed);
+  EXPECT_EQ(told.from, "find") << "somebody has a function of this name";
+  EXPECT_EQ(told.to, "find_v2");
+}
+
+TEST(CompositionCostShift, WhatARestartedProcessWasCalledMayBeUnknown) {
+  std::vector<Leaf> after = program();
+  for (Leaf& leaf : after) std::ranges::replace(leaf.stack, "find", "find_v2");
+  const AfterRestart told = restarted(program(), after);
+  EXPECT_GE(told.shifts, 9);
+  ASSERT_TRUE(told.last);
+  EXPECT_FALSE(told.last->from);
+  EXPECT_EQ(told.to, "find_v2");
+}
+
+TEST(CompositionCostShift, ACallerThatVanishedWithARestartIsSeen) {
+  const std::vector<Leaf> before = replaced(program(), 0, {"main", "serve", "only_caller", "find"});
+  const AfterRestart told = restarted(before, program());
+  EXPECT_EQ(told.found, 10);
+  EXPECT_GE(told.shifts, 9);
+  ASSERT_TRUE(told.last);
+  EXPECT_EQ(told.last->kind, Kind::kMoved);
+  EXPECT_EQ(told.what, "find");
+  EXPECT_EQ(told.to, "get");
+}
+
+TEST(CompositionCostShift, ARenamedFunctionOfARestartedProcessThatTakesMoreIsAChange) {
+  std::vector<Leaf> after = replaced(program(), 0, {"main", "serve", "get", "find_v2"});
+  after.back().share = 0.25;
+  const AfterRestart told = restarted(program(), after);
+  EXPECT_EQ(told.found, 10);
+  EXPECT_EQ(told.shifts, 0);
+}
+
+TEST(CompositionCostShift, WhatStoppedWithARestartIsAChange) {
+  std::vector<Leaf> after = program();
+  after[6].share = 0;  // nobody takes the place of expire
+  EXPECT_EQ(restarted(program(), after).shifts, 0);
 }
 
 }  // namespace

@@ -8,7 +8,9 @@
 namespace stackwatch {
 namespace {
 
-ShareHeritage sample() { return {1000, 5000, 100, 50, 100, {1, 1, 2, 2, 3}, {{11, 600}, {12, 400}}, {{21, 1000}}}; }
+ShareHeritage sample() {
+  return {1000, 5000, 100, 50, 100, {1, 1, 2, 2, 3}, {{11, 600, {21, 0, 22}}, {12, 400}}, {{21, 1000}, {22, 600}}};
+}
 
 TEST(ShareHeritage, EveryCutAndEveryFlippedByteIsRefusedOrMakesSense) {
   const std::string whole = encode(sample());
@@ -44,13 +46,60 @@ TEST(ShareHeritage, IsTheSameAfterSaving) {
   EXPECT_EQ(encode(*read), encode(sample()));
 }
 
+TEST(ShareHeritage, KeepsTheFramesOfStacks) {
+  const auto read = decode_share_heritage(encode(sample()));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->stacks[0].frames, (std::vector<uint64_t>{21, 0, 22}));
+  EXPECT_TRUE(read->stacks[1].frames.empty());
+  ShareHeritage unlisted = sample();
+  unlisted.functions.pop_back();
+  EXPECT_EQ(decode_share_heritage(encode(unlisted))->stacks[0].frames, (std::vector<uint64_t>{21, 0, 0}));
+}
+
+TEST(ShareHeritage, TwoFunctionsOfOneNameAreTwoInStacks) {
+  FunctionKeys keys;
+  const uint64_t first = keys.next(5);
+  const uint64_t second = keys.next(5);
+  EXPECT_EQ(first, 5U);
+  ShareHeritage heritage = sample();
+  heritage.functions = {{5, 900}, {5, 70}};
+  heritage.stacks = {{11, 600, {first, second, first}}};
+  const auto read = decode_share_heritage(encode(heritage));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->stacks[0].frames, (std::vector<uint64_t>{first, second, first}));
+}
+
+TEST(ShareHeritage, VersionOneIsRead) {
+  std::string old = encode(sample());
+  old[7] = '1';
+  old.resize(old.size() - 2 * (2 + 3));  // two stacks, three frames
+  const auto read = decode_share_heritage(old);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->stacks.size(), 2U);
+  EXPECT_EQ(read->functions.size(), 2U);
+  EXPECT_TRUE(read->stacks[0].frames.empty());
+}
+
+TEST(ShareHeritage, FramesAreBounded) {
+  ShareHeritage deep = sample();
+  deep.stacks.assign(ShareHeritage::kMaxEntries, {11, 600, std::vector<uint64_t>(100, 21)});
+  deep.stacks.front() = {12, 700, std::vector<uint64_t>(5000, 21)};
+  deep.bound();
+  EXPECT_TRUE(deep.stacks[0].frames.empty()) << "no stack is so deep";
+  EXPECT_EQ(deep.stacks[1].frames.size(), 100U);
+  EXPECT_TRUE(deep.stacks.back().frames.empty());
+  const std::string bytes = encode(deep);
+  EXPECT_LE(bytes.size(), 68'000U);
+  EXPECT_TRUE(decode_share_heritage(bytes));
+}
+
 TEST(ShareHeritage, IsBoundedAndKeepsTheLargest) {
   ShareHeritage many = sample();
-  for (uint64_t i = 0; i < 5000; ++i) many.stacks.push_back({100 + i, static_cast<double>(i) / 10});
+  for (uint64_t i = 0; i < 5000; ++i) many.stacks.push_back({100 + i, static_cast<double>(i) / 10, {}});
   many.bound();
   EXPECT_EQ(many.stacks.size(), ShareHeritage::kMaxEntries);
   EXPECT_EQ(many.stacks.front().count, 600);
-  EXPECT_LE(encode(many).size(), 34'000U);
+  EXPECT_LE(encode(many).size(), 36'000U);
 }
 
 TEST(UnclaimedShares, EachIsClaimedOnceAndForgottenLikeTheBaseline) {
@@ -64,6 +113,10 @@ TEST(UnclaimedShares, EachIsClaimedOnceAndForgottenLikeTheBaseline) {
   unclaimed.add_to(on);
   ASSERT_EQ(on.stacks.size(), 1U);
   EXPECT_EQ(on.stacks[0].count, 200);
+  EXPECT_TRUE(unclaimed.stacks().empty()) << "it has no frames";
+  unclaimed.take(sample());
+  ASSERT_EQ(unclaimed.stacks().size(), 1U);
+  EXPECT_EQ(unclaimed.stacks()[0].frames, sample().stacks[0].frames);
 }
 
 TEST(UnclaimedShares, TwoOfOneNameAreTwoParts) {
