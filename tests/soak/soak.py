@@ -304,7 +304,7 @@ def soak(hours, directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hours", nargs="?", type=float, default=1 / 3, help="default: 20 minutes")
-    parser.add_argument("--storms", action="store_true", help="the storms instead, about six minutes")
+    parser.add_argument("--storms", action="store_true", help="the storms instead, a quarter of an hour")
     parser.add_argument("--only", metavar="NAME", help="one storm: " + ", ".join(storms.NAMES))
     options = parser.parse_args()
     if os.geteuid() != 0:
