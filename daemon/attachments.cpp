@@ -144,14 +144,13 @@ void Attachments::end(const ProcessKey& process, bool exited) {
 
 bool Attachments::full() const {
   if (attachments_.size() < limits_.attachments) return false;
-  const auto ended = std::ranges::count_if(attachments_, [](const auto& entry) { return entry.second->exited; });
-  return attachments_.size() - static_cast<size_t>(ended) >= limits_.attachments ||
-         attachments_.size() >= 2 * limits_.attachments;
+  const auto taken = std::ranges::count_if(attachments_, [](const auto& entry) { return entry.second->takes_place(); });
+  return static_cast<size_t>(taken) >= limits_.attachments || attachments_.size() >= 2 * limits_.attachments;
 }
 
-bool Attachments::has_ended(const ProcessKey& process) const {
+bool Attachments::takes_place(const ProcessKey& process) const {
   const auto found = attachments_.find(process);
-  return found != attachments_.end() && found->second->exited;
+  return found != attachments_.end() && found->second->takes_place();
 }
 
 void Attachments::replace_program(const ProcessIdentity& identity, ExecId exec) {

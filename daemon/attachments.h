@@ -115,10 +115,11 @@ class Attachments {
   [[nodiscard]] std::string problem() const;
   [[nodiscard]] size_t size() const { return attachments_.size(); }
   /// No place is left. One whose process has ended needs none, though it is here until its last counts are read: else
-  /// programs that restart would find no room until the next tick. But never more than twice the limit in all.
+  /// programs that restart would find no room until the next tick. Nor does one whose probes were all refused when
+  /// their programs were loaded: it is here to tell why. But never more than twice the limit in all.
   [[nodiscard]] bool full() const;
-  /// Marked by end(): it is here for its last counts alone.
-  [[nodiscard]] bool has_ended(const ProcessKey& process) const;
+  /// Attached, and neither here for its last counts alone nor without any probe that works or is being loaded.
+  [[nodiscard]] bool takes_place(const ProcessKey& process) const;
   [[nodiscard]] std::vector<ProcessKey> processes() const;
   [[nodiscard]] std::vector<AttachmentRow> rows() const;
   [[nodiscard]] const ProcessIdentity* identity(const ProcessKey& process) const;

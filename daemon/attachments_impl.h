@@ -65,6 +65,8 @@ struct Attachments::Attachment {
   bool ending = false;
   bool exited = false;
   bool read_to_the_end = false;  // its last delta is in `waiting`
+
+  [[nodiscard]] bool takes_place() const { return !exited && !(probes.empty() && loading.empty()); }
 };
 
 }  // namespace stackwatch

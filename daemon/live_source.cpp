@@ -391,8 +391,9 @@ bool LiveSource::focus_is_full() const { return parts_.attachments.size() >= pla
 
 size_t LiveSource::focused() const {
   const std::vector<ProcessKey> all = parts_.attachments.processes();
-  const auto focused = std::ranges::count_if(
-      all, [this](const ProcessKey& process) { return is_focused(process) && !parts_.attachments.has_ended(process); });
+  const auto focused = std::ranges::count_if(all, [this](const ProcessKey& process) {
+    return is_focused(process) && parts_.attachments.takes_place(process);
+  });
   return static_cast<size_t>(focused);
 }
 

@@ -271,6 +271,22 @@ TEST_F(AttachmentsTest, FullIsToldAndStopsNobodyWhoIsIn) {
   EXPECT_EQ(tick().deltas.size(), 2U) << "a lower limit throws nobody out";
 }
 
+TEST_F(AttachmentsTest, WhoHasNoProbeThatCouldBeLoadedNeedsNoPlace) {
+  make({.attachments = 1, .stacks_per_process = 16});
+  attachments_->set_load_beside();
+  blocked_.hold_loading(true);
+  ASSERT_TRUE(attach(kRedis, {}, {ProbeKind::kBlocked}));
+  EXPECT_TRUE(attachments_->full()) << "it may come to count";
+  blocked_.refuse_attach({ErrorKind::kUnsupported, "load the program", "the kernel refuses it", ""});
+  blocked_.hold_loading(false);
+  tick();
+  EXPECT_FALSE(attachments_->full());
+  EXPECT_FALSE(attachments_->takes_place(kRedis));
+  EXPECT_THAT(attachments_->rows().at(0).problem, testing::HasSubstr("the kernel refuses it")) << "it tells why";
+  ASSERT_TRUE(attach(kNginx));
+  EXPECT_TRUE(attachments_->full());
+}
+
 TEST_F(AttachmentsTest, WhoIsRefusedIsALoss) {
   ASSERT_TRUE(attach(kRedis, {.frequency_hz = 99, .children = true}));
   engine_.adopt(kNginx, kRedis);
