@@ -23,6 +23,8 @@ namespace {
 /// Threads that have not been in the allocator for so many collects are looked at as gone when the map fills up.
 constexpr uint32_t kIdleCollects = 60;
 
+constexpr const char* kMapFull = "the kernel's map of processes is full";
+
 uint32_t role_of(AllocatorRole role) { return static_cast<uint32_t>(role) + 1; }
 
 static_assert(static_cast<uint32_t>(AllocatorRole::kMalloc) + 1 == abi::kMemoryMalloc);
@@ -120,7 +122,10 @@ Result<void> MemoryStackEngine::fit() {
   for (auto& [process, watch] : watches_) {
     const bool mappings = wants_mappings(process);
     wanted = wanted || mappings;
-    if (watch.entered && (watch.counters.mappings != 0) != mappings) {
+    // Without an allocator it is counted for its mappings alone, from when they are wanted.
+    if (mappings && !watch.entered && watch.state.phase == MemoryPhase::kNothing) {
+      if (!put_in_map(process, watch)) watch.state.note = kMapFull;
+    } else if (watch.entered && (watch.counters.mappings != 0) != mappings) {
       // What the kernel side adds to its counters in between is lost to them, not to the bytes.
       const auto tgid = static_cast<uint32_t>(process.pid);
       abi::memory_process now{};
@@ -141,13 +146,17 @@ Result<void> MemoryStackEngine::collect_open() {
   return {};
 }
 
-bool MemoryStackEngine::enter_process(const ProcessKey& process, Watch& watch) {
+bool MemoryStackEngine::put_in_map(const ProcessKey& process, Watch& watch) {
   const abi::process_id id = id_of(process);
   watch.counters = {};
   watch.counters.start_ticks = id.start_ticks;
   watch.counters.mappings = wants_mappings(process) ? 1 : 0;
   watch.entered = bpf_map_update_elem(processes_.fd(), &id.tgid, &watch.counters, BPF_ANY) == 0;
-  if (!watch.entered) tell(process, "the kernel's map of processes is full", {});
+  return watch.entered;
+}
+
+bool MemoryStackEngine::enter_process(const ProcessKey& process, Watch& watch) {
+  if (!put_in_map(process, watch)) tell(process, kMapFull, {});
   if (auto followed = fit(); !followed) tell(process, followed.error().message(), {});
   return watch.entered;
 }

@@ -79,6 +79,7 @@ class MemoryStackEngine final : public StackEngine, public MemoryControl {
   Result<void> fit() override;
   Result<void> collect_open() override;
   [[nodiscard]] bool wants_mappings(const ProcessKey& process) const;
+  [[nodiscard]] bool put_in_map(const ProcessKey& process, Watch& watch);
   [[nodiscard]] bool enter_process(const ProcessKey& process, Watch& watch);
 
   void attach_objects(const ProcessKey& process, Watch& watch);

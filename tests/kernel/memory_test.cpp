@@ -33,6 +33,29 @@ MemoryLimits no_limit() {
 }
 
 // Lets the program do its steps one by one, and counts each.
+/// The child's next step, and what was counted in it; none where there is no further one.
+std::optional<Step> run_step(LiveMemory& live, Child& child, Probe& probe, size_t& seen) {
+  child.signal(SIGUSR1);
+  EXPECT_TRUE(child.running());
+  for (int i = 0; i < 5000 && child.output().find('\n', seen) == std::string::npos; ++i) {
+    live.turn();
+    pass(0.001);
+  }
+  const std::string line = child.output().substr(seen);
+  seen += line.size();
+  Step step;
+  std::istringstream(line) >> step.name >> step.expected;
+  if (step.name == "end" || step.name.empty()) {
+    EXPECT_EQ(step.name, "end") << child.output();
+    return std::nullopt;
+  }
+  Counted counted;
+  live.read_into(probe, counted);
+  step.counted = counted.samples;
+  step.lost = counted.lost;
+  return step;
+}
+
 std::vector<Step> run_steps(LiveMemory& live, Child& child, const ProbeOptions& options = {}) {
   EXPECT_TRUE(child.wait_for("ready 0\n", kPatienceS)) << child.output();
   auto probe = live.attach(child.key(), options);
@@ -40,27 +63,8 @@ std::vector<Step> run_steps(LiveMemory& live, Child& child, const ProbeOptions& 
   Counted attached;
   live.read_into(*probe, attached);
   EXPECT_EQ(attached.samples, 0);
-  for (size_t seen = child.output().size();;) {
-    child.signal(SIGUSR1);
-    EXPECT_TRUE(child.running());
-    for (int i = 0; i < 5000 && child.output().find('\n', seen) == std::string::npos; ++i) {
-      live.turn();
-      pass(0.001);
-    }
-    const std::string line = child.output().substr(seen);
-    seen += line.size();
-    Step step;
-    std::istringstream(line) >> step.name >> step.expected;
-    if (step.name == "end" || step.name.empty()) {
-      EXPECT_EQ(step.name, "end") << child.output();
-      break;
-    }
-    Counted counted;
-    live.read_into(*probe, counted);
-    step.counted = counted.samples;
-    step.lost = counted.lost;
-    steps.push_back(step);
-  }
+  size_t seen = child.output().size();
+  while (const auto step = run_step(live, child, *probe, seen)) steps.push_back(*step);
   child.signal(SIGUSR1);
   EXPECT_EQ(child.wait(), 0);
   EXPECT_THAT(live.errors, ::testing::IsEmpty());
@@ -175,6 +179,31 @@ TEST(Memory, AHundredThousandStacksAreCountedOrLostToTheByte) {
   EXPECT_GE(steps[0].counted, 65'000 * 64);
   EXPECT_EQ(steps[1].counted, -steps[0].counted) << "what was counted is gone, and no more than that";
   EXPECT_EQ(static_cast<int64_t>(steps[1].lost[LossReason::kUnknownFree]) * 64, lost);
+}
+
+// As of a program whose allocator has no names: it has nothing else to count.
+TEST(Memory, MappingsThatAreWantedLaterAreCountedWithoutAnAllocatorToo) {
+  STACKWATCH_REQUIRE_BPF();
+  LiveMemory live(no_limit());
+  Child child({test_program("allocate_maps"), "mmap", "munmap_middle", "munmap_ends"});
+  ASSERT_TRUE(child.wait_for("ready 0\n", kPatienceS)) << child.output();
+  size_t seen = child.output().size();
+  auto probe = live.engine->make_probe(ProbeKind::kMemory);
+  ASSERT_TRUE(probe->attach(child.key(), {}));
+  live.control->set_functions({.process = child.key(), .pid_in_ns = child.pid(), .alive = true});
+  ASSERT_EQ(live.phase(child.key()), MemoryPhase::kNothing);
+  const auto before = run_step(live, child, *probe, seen);
+  ASSERT_TRUE(before);
+  EXPECT_EQ(before->counted, 0);
+  ASSERT_TRUE(probe->change({.mappings = true}));
+  const auto counted = run_step(live, child, *probe, seen);
+  ASSERT_TRUE(counted);
+  EXPECT_EQ(counted->counted, counted->expected);
+  EXPECT_GT(counted->expected, 0);
+  ASSERT_TRUE(probe->change({}));
+  const auto after = run_step(live, child, *probe, seen);
+  ASSERT_TRUE(after);
+  EXPECT_LE(after->counted, 0) << "and no longer than that";
 }
 
 TEST(Memory, MappingsAreNotCountedUnlessAskedFor) {
