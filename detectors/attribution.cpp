@@ -175,7 +175,10 @@ class Attribution {
   std::optional<Cause> changed_stack() const {
     std::optional<uint32_t> best;
     for (const uint32_t stack : stacks_) {
-      if (index_.table()[StackId{stack}].empty()) continue;
+      const auto frames = index_.table()[StackId{stack}];
+      if (frames.empty() || frames.back() == FunctionTable::kOther || frames.back() == FunctionTable::kUnnamed) {
+        continue;
+      }
       if (best && std::abs(stack_change(stack)) <= std::abs(stack_change(*best))) continue;
       if (significant(before_.stack(stack), after_.stack(stack))) best = stack;
     }

@@ -33,7 +33,8 @@ Result<CorpusRun> read_truth(const fs::path& path) {
   const auto broken = [&](const char* key) { return fail(path.string(), std::string("it has no valid ") + key); };
   if (truth.HasParseError() || !truth.IsObject()) return broken("JSON object");
   CorpusRun run;
-  for (const auto& [key, value] : {std::pair{"run", &run.name}, {"case", &run.kind}}) {
+  run.name = path.stem().stem().string();
+  for (const auto& [key, value] : {std::pair{"run", &run.exe}, {"case", &run.kind}}) {
     if (!truth.HasMember(key) || !truth[key].IsString()) return broken(key);
     *value = truth[key].GetString();
   }
@@ -139,13 +140,12 @@ class Replay {
  public:
   Replay(CaptureSource& source, const JudgedWith& with, const std::vector<CorpusRun>& runs)
       : source_(source),
+        runs_(runs),
         detection_(with.policy, with.detectors),
         policy_(with.alerting, source.clock(), sequential_alert_ids(),
                 AlertContext{
                     [this](const ProcessKey& process) { return source_.identify(process); },
-                    [this](const ProcessKey& process, ProbeKind probe) { return source_.losses(process, probe); }}) {
-    for (const CorpusRun& run : runs) runs_[run.name] = &run;
-  }
+                    [this](const ProcessKey& process, ProbeKind probe) { return source_.losses(process, probe); }}) {}
 
   Result<Replayed> run() {
     for (;;) {
@@ -163,7 +163,7 @@ class Replay {
     const double offset_s = static_cast<double>(batch.realtime_offset_ns.value_or(0)) * 1e-9;
     for (const NamedDelta& delta : batch.deltas) {
       if (delta.probe != ProbeKind::kOnCpu) continue;
-      if (const CorpusRun* const run = run_of(delta.process)) {
+      if (const CorpusRun* const run = run_of(delta.process, delta.time_s + offset_s)) {
         sampling_.try_emplace(run->name, *run).first->second.add(delta.time_s + offset_s, delta);
       }
     }
@@ -178,17 +178,16 @@ class Replay {
   }
 
   /// The run that does it: of several workers, one.
-  const CorpusRun* run_of(const ProcessKey& process) {
+  const CorpusRun* run_of(const ProcessKey& process, double time_s) {
     const ProcessIdentity identity = source_.identify(process);
-    const auto run = runs_.find(fs::path(identity.exe).filename().string());
-    if (run == runs_.end()) return nullptr;
-    const bool has_siblings = run->second->kind == "busyworker";
-    return !has_siblings || identity.pid_in_ns == run->second->pid ? run->second : nullptr;
+    const CorpusRun* const run = run_at(runs_, identity.exe, time_s);
+    if (run == nullptr) return nullptr;
+    return run->kind != "busyworker" || identity.pid_in_ns == run->pid ? run : nullptr;
   }
 
   void count_claims(const Observation& observation, double time_s) {
     if (observation.findings.empty()) return;
-    const CorpusRun* const run = run_of(observation.process);
+    const CorpusRun* const run = run_of(observation.process, time_s);
     if (run == nullptr || time_s < run->onset_s) return;
     for (const Finding& finding : observation.findings) {
       const bool is_new = claimed_
@@ -200,15 +199,27 @@ class Replay {
   }
 
   CaptureSource& source_;
+  const std::vector<CorpusRun>& runs_;
   Detection detection_;
   AlertPolicy policy_;
-  std::map<std::string, const CorpusRun*> runs_;
   std::map<std::string, Sampling> sampling_;
   std::set<std::tuple<ProcessKey, ProbeKind, std::string, FunctionId>> claimed_;
   Replayed out_;
 };
 
 }  // namespace
+
+const CorpusRun* run_at(const std::vector<CorpusRun>& runs, const std::string& exe, double time_s) {
+  const std::string name = fs::path(exe).filename().string();
+  const CorpusRun* last = nullptr;
+  const CorpusRun* first = nullptr;
+  for (const CorpusRun& run : runs) {
+    if (run.exe != name) continue;
+    if (first == nullptr || run.started_s < first->started_s) first = &run;
+    if (run.started_s <= time_s && (last == nullptr || run.started_s > last->started_s)) last = &run;
+  }
+  return last != nullptr ? last : first;
+}
 
 Result<std::vector<CorpusRun>> read_corpus(const std::string& directory) {
   std::vector<CorpusRun> runs;

@@ -21,9 +21,11 @@ struct JudgedWith {
   AlertPolicyOptions alerting;
 };
 
-/// A run of a program that the recorder wrote a truth for.
+/// A run of a program that the recorder wrote a truth for, or of a program that changed several times the part that is
+/// about one change.
 struct CorpusRun {
-  std::string name;                    ///< also of its executable
+  std::string name;                    ///< of its file
+  std::string exe;                     ///< name of its executable: of the parts of one program the same
   std::string kind;                    ///< what was done to it: "grow5", "restart"
   bool is_change = false;              ///< of the program: to be told
   std::vector<std::string> functions;  ///< each of them is right
@@ -34,6 +36,10 @@ struct CorpusRun {
   double cpu_s = 0;
   double planned_cpu_s = 0;  ///< 0: not told
 };
+
+/// Whose executable this is at a time: of several parts of a program the last that has begun. Null where it is
+/// nobody's.
+[[nodiscard]] const CorpusRun* run_at(const std::vector<CorpusRun>& runs, const std::string& exe, double time_s);
 
 /// An alert as it began to fire.
 struct Firing {

@@ -150,7 +150,7 @@ int main(int argc, char** argv) {
   struct sigaction action = {.sa_handler = on_change, .sa_flags = SA_RESTART};
   sigaction(SIGUSR1, &action, NULL);
   run();
-  printf("{\"functions\":[\"%s\"],\"kept_bytes\":%.0f,\"cpu_s\":%.3f,\"planned_cpu_s\":0.0}\n",
+  printf("{\"changes\":[{\"functions\":[\"%s\"],\"kept_bytes\":%.0f}],\"cpu_s\":%.3f,\"planned_cpu_s\":0.0}\n",
          is_case("cache") ? "cache_insert"
          : is_case("saw") ? "make_object"
                           : "remember_request",

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-case, load, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+case, load, piece_s, seed = sys.argv[1], float(sys.argv[2]), 1e-3 * float(sys.argv[3]), int(sys.argv[4])
 draw = random.Random(seed)
 changed = stopped = False
 
@@ -60,7 +60,7 @@ while not stopped:
         time.sleep(next_s - now)
     if now - next_s > 1:
         next_s = now
-    count = max(1, round(0.001 / request_s))
+    count = max(1, round(piece_s / request_s))
     for _ in range(count):
         serve()
     next_s += random.expovariate(load / (count * request_s))
@@ -69,5 +69,5 @@ while not stopped:
         collected = now
 functions = ["list_sort_impl", "binarysort", "builtin_sorted", "list_sort", "unsafe_float_compare", "count_run"]
 usage = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"functions": functions, "cpu_s": usage.ru_utime + usage.ru_stime,
+print(json.dumps({"changes": [{"functions": functions}], "cpu_s": usage.ru_utime + usage.ru_stime,
                   "planned_cpu_s": load * (time.monotonic() - started)}))

@@ -8,16 +8,17 @@
 #include "programs.h"
 
 static const char kHelp[] =
-    "requests --case NAME --load X --seed N [--points P] [--renamed] [--moved]\n"
-    "Serves random requests until SIGTERM; then one JSON line: its function, that function's measured shares before "
-    "and\n"
-    "after SIGUSR1, the CPU time that it was to use.\n"
-    "  --case NAME   what SIGUSR1 does: grow (--points more for a function), busy (a loop that takes 4 % of a core),\n"
-    "                load (twice the requests), transient (5 s of +40 points), none;\n"
+    "requests --case NAME --load X --seed N [--piece MS] [--points P] [--renamed] [--moved]\n"
+    "Serves random requests until SIGTERM; then one JSON line: for each change its function and that function's\n"
+    "measured shares before and after it, and the CPU time that it was to use.\n"
+    "  --case NAME   what SIGUSR1 does: grow (--points more for a function), busy (a loop that takes forty pieces a\n"
+    "                second), load (twice the requests), transient (5 s of +40 points), none; SIGUSR2 takes it back,\n"
+    "                and the next SIGUSR1 is about another function;\n"
     "                periodic: a job of 2 to 6 s each 15 to 60 s, from the start on;\n"
     "                lock: four threads, and whoever holds their lock keeps it longer;\n"
     "                disk: synchronous writes to the file in the working directory \"log\"\n"
     "  --load X      part of a core (default 0.04)\n"
+    "  --piece MS    CPU time of a piece of work: about the distance of two samples (default 1)\n"
     "  --points P    of share, for grow (default 5)\n"
     "  --renamed     the function has another name (as after a deployment)\n"
     "  --moved       another handler calls it\n"
@@ -60,12 +61,12 @@ static const struct {
   function_t* run;
 } kFunctions[] = {FUNCTIONS(FUNCTION_ENTRY)};
 static handler_t* const kHandlers[] = {HANDLERS(HANDLER_ENTRY)};
-enum { kDrawn = 12, kBusy = 12, kJob = 13, kFewest = 5, kMost = 11, kHandlerCount = 4, kThreads = 4 };
+enum { kDrawn = 12, kBusy = 12, kJob = 13, kFewest = 5, kMost = 11, kHandlerCount = 4, kThreads = 4, kMaxChanges = 16 };
 
-// About the distance of samples at 997 Hz, so that samples are nearly independent of each other.
-#define PIECE_NS NS_PER_MS
-#define BUSY_CORES 0.04
+#define BUSY_PIECES 40.0
 #define TRANSIENT_S 5.0
+#define LEAST_SHARE 0.03
+#define MOST_SHARE 0.20
 
 struct role {
   int function, handler;
@@ -74,29 +75,29 @@ struct role {
 
 struct settings {
   const char* name;
-  double load, points;
+  double load, points, piece_ns;
   uint64_t seed;
   bool renamed, moved;
 };
 
-static struct settings settings = {.name = "none", .load = 0.04, .points = 5};
+static struct settings settings = {.name = "none", .load = 0.04, .points = 5, .piece_ns = (double)NS_PER_MS};
 static struct role roles[kMost + 1];  // the last: what only runs at times
 static int role_count, grower;
 static double job_every_s, job_s, job_phase_s, hold_ms;
 static uint64_t random_state;
 static uint64_t start_ns;
-static volatile sig_atomic_t changed;
-static uint64_t spent_ns[2][kMost + 1];  // before and after, by role
+static volatile sig_atomic_t asked;  // the change is to be there
+static bool changed;                 // it is
+static int turn;                     // which change this is, or will be
+static int growers[kMaxChanges];
+static uint64_t spent_ns[kMaxChanges][2][kMost + 1];  // before and after, by role
 static double planned_ns;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1;
 
 static bool is_case(const char* name) { return strcmp(settings.name, name) == 0; }
 
-static void on_change(int signal_number) {
-  (void)signal_number;
-  changed = 1;
-}
+static void on_change(int signal_number) { asked = signal_number == SIGUSR1; }
 
 // The same for the same seed: a restarted program is the same program.
 static void draw(void) {
@@ -111,7 +112,7 @@ static void draw(void) {
   }
   role_count = kFewest + (int)(next_random(&random_state) % (kMost - kFewest + 1));
   grower = (int)(next_random(&random_state) % (uint64_t)role_count);
-  const double from = random_between(&random_state, 0.03, 0.20);
+  const double from = random_between(&random_state, LEAST_SHARE, MOST_SHARE);
   double sum = 0;
   for (int i = 0; i < role_count; ++i) {
     roles[i] = (struct role){order[i], (int)(next_random(&random_state) % kHandlerCount),
@@ -124,16 +125,32 @@ static void draw(void) {
   job_phase_s = random_between(&random_state, 0, job_every_s);
   hold_ms = random_between(&random_state, 12, 18);
   roles[kMost] = (struct role){is_case("periodic") ? kJob : kBusy, 0, 0};
+  growers[0] = grower;
   if (settings.renamed) roles[grower].function = order[kMost];  // the one that is never drawn
   if (settings.moved) roles[grower].handler = (roles[grower].handler + 1) % kHandlerCount;
   random_state ^= fresh_seed();  // the mix is the seed's, the requests are not
 }
 
+// Another function of such a share as the first one has; the same where there is none.
+static int next_grower(void) {
+  for (int i = 1; i < role_count; ++i) {
+    const int role = (grower + i) % role_count;
+    if (roles[role].share >= LEAST_SHARE && roles[role].share <= MOST_SHARE) return role;
+  }
+  return grower;
+}
+
+// Seconds since the change; -1 where there is none.
 static double change_age_s(uint64_t now_ns) {
-  static uint64_t seen_ns;
-  if (!changed) return -1;
-  if (seen_ns == 0) seen_ns = now_ns;
-  return 1e-9 * (double)(now_ns - seen_ns);
+  static uint64_t since_ns;
+  const bool was_changed = changed;
+  changed = asked != 0;
+  if (changed && !was_changed) since_ns = now_ns;
+  if (was_changed && !changed && turn + 1 < kMaxChanges) {
+    grower = next_grower();
+    growers[++turn] = grower;
+  }
+  return changed ? 1e-9 * (double)(now_ns - since_ns) : -1;
 }
 
 // What is added to the load, in units of it, and where. Everything else goes on as it was.
@@ -146,7 +163,7 @@ static double extra(double age_s, double now_s, int* role) {
   }
   if (is_case("transient") && age_s >= 0 && age_s < TRANSIENT_S) return 0.4 / (1 - from - 0.4);
   *role = kMost;
-  if (is_case("busy") && age_s >= 0) return BUSY_CORES / settings.load;
+  if (is_case("busy") && age_s >= 0) return 1e-9 * BUSY_PIECES * settings.piece_ns / settings.load;
   if (is_case("periodic") && fmod(now_s + job_phase_s, job_every_s) < job_s) return 1.5;
   return 0;
 }
@@ -163,9 +180,9 @@ static int draw_role(double extra_part, int extra_role) {
 OWN_FRAME static void serve(double extra_part, int extra_role) {
   const int role = draw_role(extra_part, extra_role);
   const uint64_t begin = thread_cpu_ns();
-  const uint64_t length = (uint64_t)(random_between(&random_state, 0.5, 1.5) * (double)PIECE_NS);
+  const uint64_t length = (uint64_t)(random_between(&random_state, 0.5, 1.5) * settings.piece_ns);
   kHandlers[roles[role].handler](kFunctions[roles[role].function].run, begin + length);
-  spent_ns[changed ? 1 : 0][role] += thread_cpu_ns() - begin;
+  spent_ns[turn][changed ? 1 : 0][role] += thread_cpu_ns() - begin;
   work_sink ^= 1;
 }
 
@@ -190,8 +207,8 @@ static void serve_until_stopped(void) {
     const double load = settings.load * (is_case("load") && changed ? 2 : 1) * (1 + part);
     const int pieces = 1 + (int)(next_random(&random_state) % 3);
     for (int i = 0; i < pieces && !stopped; ++i) serve(part, role);
-    planned_ns += pieces * (double)PIECE_NS;
-    const double mean_gap_ns = 2 * (double)PIECE_NS / load;
+    planned_ns += pieces * settings.piece_ns;
+    const double mean_gap_ns = 2 * settings.piece_ns / load;
     next_ns += (uint64_t)(-log(1 - random_between(&random_state, 0, 1)) * mean_gap_ns);
     if (now_ns > next_ns + NS_PER_S) next_ns = now_ns;
     if (log_fd >= 0 && now_ns >= log_ns) {
@@ -204,7 +221,7 @@ static void serve_until_stopped(void) {
 OWN_FRAME static void update_row(uint64_t* random) {
   pthread_mutex_lock(&table_lock);
   // What is done under the lock takes 1 ms, and later longer: a log written to a pipe, a name looked up.
-  const double held_ms = changed ? hold_ms : 1;
+  const double held_ms = asked ? hold_ms : 1;
   struct timespec held = {.tv_nsec = (long)(random_between(random, 0.5, 1.5) * held_ms * 1e6)};
   nanosleep(&held, NULL);
   pthread_mutex_unlock(&table_lock);
@@ -215,7 +232,7 @@ OWN_FRAME static void* update_rows(void* argument) {
   uint64_t next_ns = start_ns;
   while (!stopped) {
     sleep_until(next_ns);
-    const uint64_t until = thread_cpu_ns() + PIECE_NS / 2;
+    const uint64_t until = thread_cpu_ns() + (uint64_t)(settings.piece_ns / 2);
     WORK_UNTIL(until, 6364136223846793005ULL);
     update_row(&random);
     const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
@@ -225,27 +242,36 @@ OWN_FRAME static void* update_rows(void* argument) {
   return NULL;
 }
 
+static double share_of(int role, const uint64_t* spent) {
+  double total = 0;
+  for (int i = 0; i <= kMost; ++i) total += (double)spent[i];
+  return total > 0 ? (double)spent[role] / total : 0;
+}
+
 static void report(void) {
-  double shares[2] = {0, 0};
-  const int told = is_case("busy") || is_case("periodic") ? kMost : grower;
-  for (int phase = 0; phase < 2; ++phase) {
-    double total = 0;
-    for (int i = 0; i <= kMost; ++i) total += (double)spent_ns[phase][i];
-    if (total > 0) shares[phase] = (double)spent_ns[phase][told] / total;
+  const bool of_extra = is_case("busy") || is_case("periodic");
+  printf("{\"changes\":[");
+  for (int i = 0; i <= turn; ++i) {
+    const int told = of_extra ? kMost : growers[i];
+    const char* function = is_case("lock")   ? "update_row"
+                           : is_case("disk") ? "append_log"
+                                             : kFunctions[roles[told].function].name;
+    printf("%s{\"functions\":[\"%s\"],\"before\":%.5f,\"after\":%.5f}", i > 0 ? "," : "", function,
+           share_of(told, spent_ns[i][0]), share_of(told, spent_ns[i][1]));
   }
-  const char* function = is_case("lock")   ? "update_row"
-                         : is_case("disk") ? "append_log"
-                                           : kFunctions[roles[told].function].name;
-  printf("{\"functions\":[\"%s\"],\"before\":%.5f,\"after\":%.5f,\"cpu_s\":%.3f,\"planned_cpu_s\":%.3f}\n", function,
-         shares[0], shares[1], rusage_s(RUSAGE_SELF), 1e-9 * planned_ns);
+  printf("],\"cpu_s\":%.3f,\"planned_cpu_s\":%.3f}\n", rusage_s(RUSAGE_SELF), 1e-9 * planned_ns);
 }
 
 static void parse(int argc, char** argv) {
-  static const struct option kOptions[] = {
-      {"case", required_argument, NULL, 'c'},   {"load", required_argument, NULL, 'l'},
-      {"points", required_argument, NULL, 'p'}, {"seed", required_argument, NULL, 's'},
-      {"renamed", no_argument, NULL, 'r'},      {"moved", no_argument, NULL, 'm'},
-      {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+  static const struct option kOptions[] = {{"case", required_argument, NULL, 'c'},
+                                           {"load", required_argument, NULL, 'l'},
+                                           {"points", required_argument, NULL, 'p'},
+                                           {"piece", required_argument, NULL, 'i'},
+                                           {"seed", required_argument, NULL, 's'},
+                                           {"renamed", no_argument, NULL, 'r'},
+                                           {"moved", no_argument, NULL, 'm'},
+                                           {"help", no_argument, NULL, 'h'},
+                                           {NULL, 0, NULL, 0}};
   for (int option; (option = getopt_long(argc, argv, "h", kOptions, NULL)) != -1;) {
     switch (option) {
       case 'c':
@@ -256,6 +282,9 @@ static void parse(int argc, char** argv) {
         break;
       case 'p':
         settings.points = number_option("--points", optarg, 0.1, 70);
+        break;
+      case 'i':
+        settings.piece_ns = number_option("--piece", optarg, 0.1, 10) * (double)NS_PER_MS;
         break;
       case 's':
         settings.seed = (uint64_t)number_option("--seed", optarg, 0, 4294967295.0);
@@ -283,6 +312,7 @@ int main(int argc, char** argv) {
   catch_stop();
   struct sigaction action = {.sa_handler = on_change, .sa_flags = SA_RESTART};
   sigaction(SIGUSR1, &action, NULL);
+  sigaction(SIGUSR2, &action, NULL);
   start_ns = clock_ns(CLOCK_MONOTONIC);
   if (is_case("disk") && (log_fd = open("log", O_RDWR | O_CREAT | O_DIRECT | O_DSYNC | O_CLOEXEC, 0600)) < 0) {
     perror("requests: log");

@@ -74,5 +74,17 @@ TEST(CompositionStart, WhatAPredecessorLeftGoesToTheFunctionOfThatNameThatStays)
   }
 }
 
+// A process with more stacks than its table holds: what is new is all one stack, which says nothing about functions.
+TEST(CompositionStart, StacksThatNoLongerFitAreNotBlamed) {
+  SimulatedProcess process(server("_start"), 7);
+  CompositionDetector detector({}, {});
+  for (int i = 0; i < 500; ++i) {
+    NamedDelta delta = process.tick();
+    if (i > 300) delta.values.push_back({StackTable::kOther, 8});
+    const auto finding = detector.observe(delta);
+    ASSERT_FALSE(finding && finding->frame == FunctionTable::kOther) << i;
+  }
+}
+
 }  // namespace
 }  // namespace stackwatch
