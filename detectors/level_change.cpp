@@ -85,6 +85,7 @@ double LevelChange::smallest_decrease() const {
 }
 
 double LevelChange::own_rate(const LevelTick& tick) const {
+  if (tick.wanted == tick.amount && wanted_ == amount_) return tick.rate();
   return level() + common_part(tick.rate() - level(), tick.wanted_rate() - wanted_level());
 }
 

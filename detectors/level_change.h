@@ -22,7 +22,8 @@ struct LevelClaim {
 };
 
 /// Finds lasting changes of the level of one series. The univariate core of `rate`, `peers` and `subspace`; knows
-/// nothing about processes. Causal, deterministic, bounded memory (24 kB), about 0.3 us per tick.
+/// nothing about processes. Causal, deterministic, bounded memory (10 kB where more is wanted than got, else 6), about
+/// 0.3 us per tick.
 ///
 /// Method. Shiryaev-Roberts mixture (evidence.h) of Gaussian likelihood ratios between the edge of the interval of the
 /// learned level and levels from the smallest change away to far away, both directions. The variance is the long-run

@@ -178,7 +178,7 @@ void WaitDetector::end_learning() {
 void WaitDetector::leave_out_main_waits() {
   for (uint32_t stack = 0; stack < baseline_.by_stack.size() && stack < kinds_.size(); ++stack) {
     const bool is_unknown = kinds_[stack] == 1 + static_cast<int>(WaitKind::kUnknown);
-    if (is_unknown && level({true, stack, true}) >= kMainWait) left_out_[stack] = 1;
+    if (is_unknown && level({stack, true, true}) >= kMainWait) left_out_[stack] = 1;
   }
 }
 
@@ -291,24 +291,24 @@ void WaitDetector::name_cause(Change& change, const StackCounts& after) {
   };
   double most_of_stack = 0;
   for (uint32_t stack = 0; stack < after.by_stack.size(); ++stack) {
-    const double of_stack = growth({true, stack, true});
+    const double of_stack = growth({stack, true, true});
     if (of_stack <= most_of_stack) continue;
     most_of_stack = of_stack;
     change.stack = stack;
   }
   double most = 0;
-  for (uint32_t f = 0; f < index_.functions(); ++f) most = std::max(most, growth({false, f, true}));
+  for (uint32_t f = 0; f < index_.functions(); ++f) most = std::max(most, growth({f, false, true}));
   std::optional<uint32_t> named;
   std::optional<uint32_t> primitive;
   for (const uint32_t f : index_.functions_of(change.stack)) {
-    if (!index_.is_real(f) || growth({false, f, true}) < kExplains * most) continue;
+    if (!index_.is_real(f) || growth({f, false, true}) < kExplains * most) continue;
     (is_wait_primitive((*functions_)[index_.function(f)].name) ? primitive : named) = f;
   }
   if (!named) named = primitive;
-  change.item = named ? Item{false, *named, true} : Item{true, change.stack, true};
+  change.item = named ? Item{*named, false, true} : Item{change.stack, true, true};
   std::vector<Contributor> others;
   for (uint32_t f = 0; f < index_.functions(); ++f) {
-    const double own = growth({false, f, true});
+    const double own = growth({f, false, true});
     const FunctionId id = index_.function(f);
     // Those of the same stacks rose with it; the others are news.
     const auto same_stack = index_.functions_of(change.stack);
@@ -316,7 +316,7 @@ void WaitDetector::name_cause(Change& change, const StackCounts& after) {
         is_wait_primitive((*functions_)[id].name)) {
       continue;
     }
-    const double before = level({false, f, true});
+    const double before = level({f, false, true});
     others.push_back({id, before, before + own});
   }
   std::ranges::sort(others,
