@@ -48,8 +48,12 @@ LevelTick LevelWindow::operator[](size_t i) const {
   const size_t place = (first_ + i) % kCapacity;
   const Packed& tick = ticks_[place];
   const Own own = owns_.empty() ? Own{tick.amount, tick.amount} : owns_[place];
-  return {origin_s_ + (tick.end & ~kGap) / kPerSecond, interval_of(i), static_cast<double>(tick.amount),
-          static_cast<double>(own.wanted), static_cast<double>(own.own)};
+  return {origin_s_ + (tick.end & ~kGap) / kPerSecond,
+          interval_of(i),
+          static_cast<double>(tick.amount),
+          static_cast<double>(own.wanted),
+          static_cast<double>(own.own),
+          -1};
 }
 
 double LevelWindow::interval_of(size_t i) const {

@@ -17,6 +17,8 @@ struct LevelTick {
   double wanted = 0;
   /// Set by the detector: `amount`, with what others did to it taken out.
   double own = 0;
+  /// What wall clocks show at its end, as for DayProfile; negative: not known. Not kept in the window.
+  int64_t local_s = -1;
 
   [[nodiscard]] double begin_s() const { return end_s - interval_s; }
   [[nodiscard]] double rate() const { return amount / interval_s; }

@@ -14,9 +14,9 @@ namespace {
 
 void expect_same(const Tick& kept, Tick given) {
   EXPECT_EQ(kept.end_s, given.end_s);
-  EXPECT_EQ(kept.interval_s, given.interval_s);
-  EXPECT_EQ(kept.cpu_s, given.cpu_s);
-  EXPECT_EQ(kept.total, given.total);
+  EXPECT_NEAR(kept.interval_s, given.interval_s, 1e-7 * given.interval_s + 1e-12);
+  EXPECT_NEAR(kept.cpu_s, given.cpu_s, 1e-7 * given.cpu_s);
+  EXPECT_NEAR(kept.total, given.total, 1e-7 * given.total);
   std::ranges::sort(given.entries, {}, &Tick::Entry::stack);
   ASSERT_EQ(kept.entries.size(), given.entries.size());
   for (size_t i = 0; i < given.entries.size(); ++i) {
