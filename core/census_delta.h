@@ -23,6 +23,9 @@ struct CensusDelta {
   double write_bytes = 0;  ///< to storage
   double rss_bytes = 0;    ///< a level: at the end of the interval
   uint32_t threads = 0;    ///< likewise
+  /// What wall clocks show at the end of the interval, as seconds since 1970-01-01 00:00 on them; negative: not known.
+  /// May jump; detectors may use it to tell times of day, never to measure.
+  int64_t local_s = -1;
 
   /// CPU time that it would have used had nobody been in its way.
   [[nodiscard]] double demand_s() const { return on_cpu_s + run_queue_s; }

@@ -112,6 +112,14 @@ std::string format_utc(uint64_t realtime_ns) {
   return {text.data(), static_cast<size_t>(length)};
 }
 
+int64_t local_seconds(int64_t realtime_ns) {
+  if (realtime_ns < 0) return -1;
+  const auto seconds = static_cast<time_t>(realtime_ns / 1'000'000'000);
+  std::tm fields{};
+  if (localtime_r(&seconds, &fields) == nullptr) return -1;
+  return static_cast<int64_t>(seconds) + fields.tm_gmtoff;
+}
+
 std::optional<uint64_t> parse_time(std::string_view text, ZonelessTime zoneless) {
   Scanner scan(text);
   std::tm fields{};

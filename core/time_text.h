@@ -12,6 +12,10 @@ namespace stackwatch {
 /// cut.
 [[nodiscard]] std::string format_utc(uint64_t realtime_ns);
 
+/// What wall clocks show here (TZ, else /etc/localtime) at this CLOCK_REALTIME, in seconds since 1970-01-01 00:00 on
+/// them. Negative where it is no time after that.
+[[nodiscard]] int64_t local_seconds(int64_t realtime_ns);
+
 /// What a time without a zone means.
 enum class ZonelessTime { kRefused, kLocal };
 

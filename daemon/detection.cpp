@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <string_view>
 #include <utility>
 
+#include "core/time_text.h"
 #include "daemon/entitlement.h"
 
 namespace stackwatch {
@@ -27,6 +29,11 @@ PeerSample peer_sample(const CensusDelta& delta, const ProcessSample& sample) {
           .on_cpu_s = delta.on_cpu_s,
           .run_queue_s = delta.run_queue_s,
           .weight = Entitlement::weight(sample)};
+}
+
+int64_t local_time_of(const TickBatch& batch) {
+  if (!batch.realtime_offset_ns || !std::isfinite(batch.time_s)) return -1;
+  return local_seconds(*batch.realtime_offset_ns + static_cast<int64_t>(batch.time_s * 1e9));
 }
 
 /// The path of a program is read a tick or two after attaching; what has none by then has none (a kernel thread).
@@ -53,14 +60,16 @@ std::vector<Observation> Detection::observe(const TickBatch& batch, const DeltaS
 // Before the deltas: what a probe's detector conditions on must be there when the delta comes.
 void Detection::observe_census(const TickBatch& batch, std::vector<Observation>& observations) {
   peer_samples_.clear();
+  const int64_t local_s = local_time_of(batch);
   for (const ProcessSample& sample : batch.samples) {
     const auto found = processes_.find(sample.key);
     if (found == processes_.end()) continue;
     Watched& watched = found->second;
     const double before_s = std::exchange(watched.last_census_s, batch.time_s);
-    const auto delta = before_s > 0 ? census_delta(watched.last_census, before_s, sample, batch.time_s) : std::nullopt;
+    auto delta = before_s > 0 ? census_delta(watched.last_census, before_s, sample, batch.time_s) : std::nullopt;
     watched.last_census = sample;
     if (!delta) continue;
+    delta->local_s = local_s;
     Observation& observation = observations.emplace_back();
     observation.process = sample.key;
     observation.probe = ProbeKind::kCensus;
@@ -125,7 +134,7 @@ void Detection::identify(Watched& watched, const ProcessKey& process, const Delt
 void Detection::inherit(const Watched& watched, ProbeKind probe, Detectors& detectors) {
   if (watched.service.empty()) return;
   for (const auto& detector : detectors) {
-    const std::string_view saved = baselines_.get({watched.service, probe, std::string(detector->name())});
+    const std::string_view saved = baselines_.get({watched.service, probe, std::string(detector->heritage_name())});
     if (!saved.empty() && !detector->restore(saved)) ++refused_;
   }
 }
@@ -136,7 +145,7 @@ void Detection::keep(const Watched& watched) {
     for (const auto& detector : detectors) {
       std::string saved = detector->save();
       if (saved.empty()) continue;
-      baselines_.put({watched.service, probe, std::string(detector->name())}, std::move(saved));
+      baselines_.put({watched.service, probe, std::string(detector->heritage_name())}, std::move(saved));
     }
   }
 }
@@ -157,8 +166,9 @@ bool Detection::remembers(const ProcessKey& process, ProbeKind probe, std::strin
   if (watched == processes_.end()) return false;
   const auto detectors = watched->second.probes.find(probe);
   if (detectors == watched->second.probes.end()) return false;
-  return std::ranges::any_of(detectors->second,
-                             [&](const auto& each) { return each->name() == detector && each->remembers(); });
+  // Of several detectors of one name an alert does not tell which: all must.
+  auto named = detectors->second | std::views::filter([&](const auto& each) { return each->name() == detector; });
+  return !named.empty() && std::ranges::all_of(named, [](const auto& each) { return each->remembers(); });
 }
 
 void Detection::part_with(const ProcessKey& process) {

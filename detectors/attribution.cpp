@@ -101,7 +101,7 @@ class Attribution {
   }
 
   // The last occurrence: in a recursion main, f, f, f, leaf the depth of f is 3.
-  void note_positions(uint32_t stack, std::span<const uint32_t> functions) {
+  void note_positions(uint32_t stack, std::span<const uint16_t> functions) {
     const auto frames = index_.table()[StackId{stack}];
     if (functions.size() == frames.size()) {
       for (size_t i = 0; i < functions.size(); ++i) position_[functions[i]] = static_cast<double>(i);

@@ -210,11 +210,11 @@ double CompositionDetector::min_change(double share) const {
 
 void CompositionDetector::calibrate_all() {
   calibrated_total_ = baseline_.total;
-  shares_.assign(moments_.size(), {});
+  std::vector<ShareDispersion::Share> shares(moments_.size());  // not kept: 8 kB
   for (size_t stream = 0; stream < streams_.size(); ++stream) {
-    if (streams_[stream].used) shares_[stream] = baseline_of(stream);
+    if (streams_[stream].used) shares[stream] = baseline_of(stream);
   }
-  dispersion_.estimate(moments_, shares_);
+  dispersion_.estimate(moments_, shares);
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
     if (streams_[stream].used) calibrate(stream);
   }

@@ -153,7 +153,6 @@ class CompositionDetector final : public Detector {
   bool inherited_ = false;  // the baseline is a predecessor's, and what was learned since
   TickWindow window_;
   Tick tick_;  // scratch
-  std::vector<ShareDispersion::Share> shares_;
   std::optional<Change> change_;
   double last_end_s_;
   double calibrated_total_ = 0;  // samples in the baseline when the alternatives were placed

@@ -77,16 +77,17 @@ Result<void> CompositionDetector::restore(std::string_view saved) {
 // latter at the end of the start-up where there is one.
 void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& functions) {
   for (const Tick::Entry& entry : tick.entries) {
-    if (entry.stack >= stack_names_.size()) stack_names_.resize(entry.stack + 1);
+    grow_to(stack_names_, size_t{entry.stack} + 1);
     if (stack_names_[entry.stack] != 0) continue;
     const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
     (void)index_.functions_of(entry.stack);
-    if (entry.stack >= baseline_.by_stack.size()) baseline_.by_stack.resize(entry.stack + 1);
+    grow_to(baseline_.by_stack, size_t{entry.stack} + 1);
     if (!start_up_s_) baseline_.by_stack[entry.stack] += unclaimed_.claim_stack(name);
   }
-  if (baseline_.by_function.size() < index_.functions()) baseline_.by_function.resize(index_.functions());
-  for (auto f = static_cast<uint32_t>(function_names_.size()); f < index_.functions(); ++f) {
-    function_names_.push_back(name_of(index_.function(f), functions));
+  grow_to(baseline_.by_function, index_.functions());
+  auto f = static_cast<uint32_t>(function_names_.size());
+  for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
+    function_names_[f] = name_of(index_.function(f), functions);
     if (!start_up_s_) baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
   }
 }

@@ -75,7 +75,7 @@ class ShiftSearch {
 
  private:
   // The leaf is in the list of functions where there was room for it: kNone where not.
-  uint32_t leaf_of(uint32_t stack, std::span<const uint32_t> functions) const {
+  uint32_t leaf_of(uint32_t stack, std::span<const uint16_t> functions) const {
     const auto frames = index_.table()[StackId{stack}];
     if (frames.empty()) return kNone;
     const auto found = std::ranges::find_if(functions, [&](uint32_t f) { return index_.function(f) == frames.back(); });

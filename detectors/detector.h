@@ -46,6 +46,8 @@ class Detector {
   /// A reloaded configuration, or a new count of the host's streams: in force from the next tick, nothing that was
   /// learned is lost.
   virtual void set_policy(const DetectionPolicy& policy) = 0;
+  /// Under which name that is kept: its own for each of several detectors of one name. Static storage.
+  [[nodiscard]] virtual std::string_view heritage_name() const { return name(); }
   /// What it has learned, for a successor of the process: versioned and bounded bytes, empty where there is nothing
   /// worth to be kept. May be called when the process and its tables are gone.
   [[nodiscard]] virtual std::string save() const { return {}; }

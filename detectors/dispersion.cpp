@@ -53,7 +53,7 @@ void BlockMoments::learn(std::span<const Count> counts, double exposure) {
     Stream& stream = streams_[count.stream];
     stream.total += count.value;
     if (exposure > 0) stream.squares[0] += static_cast<double>(count.value) * count.value / exposure;
-    for (size_t scale = 1; scale < kBlockScales; ++scale) stream.open[scale] += count.value;
+    for (size_t scale = 1; scale < kBlockScales; ++scale) stream.open[scale - 1] += count.value;
   }
   if (exposure > 0) blocks_[0] += 1;
   for (size_t scale = 1; scale < kBlockScales; ++scale) {
@@ -61,10 +61,10 @@ void BlockMoments::learn(std::span<const Count> counts, double exposure) {
     if (ticks_ % kBlockTicks[scale] != 0) continue;
     if (open_exposure_[scale] > 0) {
       for (Stream& stream : streams_) {
-        const double x = static_cast<double>(stream.open[scale]);
+        const double x = stream.open_at(scale);
         if (x == 0) continue;
         stream.squares[scale] += x * x / open_exposure_[scale];
-        stream.open[scale] = 0;
+        stream.open[scale - 1] = 0;
       }
       blocks_[scale] += 1;
     }
@@ -73,14 +73,33 @@ void BlockMoments::learn(std::span<const Count> counts, double exposure) {
 }
 
 void BlockMoments::begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion) {
+  std::array<double, kBlockScales> scatter{};
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    scatter[scale] = blocks_[scale] * share * (1 - share) * std::max(1.0, dispersion[scale]);
+  }
+  resume(stream, share, scatter);
+}
+
+void BlockMoments::resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter) {
   Stream& s = streams_[stream];
-  s.total = share * exposure_;
+  s.total = mean * exposure_;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
     const double complete = exposure_ - open_exposure_[scale];
-    const double scatter = blocks_[scale] * share * (1 - share) * std::max(1.0, dispersion[scale]);
-    s.squares[scale] = share * share * complete + scatter;
-    s.open[scale] = static_cast<float>(share * open_exposure_[scale]);
+    s.squares[scale] = mean * mean * complete + scatter[scale];
+    if (scale > 0) s.open[scale - 1] = static_cast<float>(mean * open_exposure_[scale]);
   }
+}
+
+void BlockMoments::inherit(const std::array<double, kBlockScales>& blocks, double exposure) {
+  clear();
+  blocks_ = blocks;
+  exposure_ = exposure;
+}
+
+std::array<double, kBlockScales> BlockMoments::scatter(size_t stream) const {
+  std::array<double, kBlockScales> out{};
+  for (size_t scale = 0; scale < kBlockScales; ++scale) out[scale] = scatter(stream, scale);
+  return out;
 }
 
 void BlockMoments::halve() {
@@ -94,7 +113,7 @@ void BlockMoments::halve() {
 
 double BlockMoments::scatter(size_t stream, size_t scale) const {
   const Stream& s = streams_[stream];
-  const double x = s.total - static_cast<double>(s.open[scale]);
+  const double x = s.total - s.open_at(scale);
   const double n = exposure_ - open_exposure_[scale];
   return n > 0 ? std::max(0.0, s.squares[scale] - x * x / n) : 0.0;
 }

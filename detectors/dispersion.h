@@ -32,6 +32,11 @@ class BlockMoments {
   /// The stream gets a (new) meaning: a share that was there before it was watched by itself. Its past counts as ticks
   /// of that share and of the given dispersion, so that the ticks in which nobody counted it are no variation.
   void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
+  /// The same for any series, with its mean per unit of exposure and its scatter() by length of block.
+  void resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter);
+  /// Everything is forgotten but the streams; the past then is so many blocks of each length, in so much exposure, of
+  /// which resume() tells what the streams did in it.
+  void inherit(const std::array<double, kBlockScales>& blocks, double exposure);
   /// Everything, of all streams; the streams stay.
   void clear();
   /// One tick; each stream at most once; exposure >= 0. Ticks without exposure count as time.
@@ -43,15 +48,19 @@ class BlockMoments {
 
   /// Number of complete blocks of kBlockTicks[scale] ticks, decayed.
   [[nodiscard]] double blocks(size_t scale) const { return blocks_[scale]; }
+  [[nodiscard]] const std::array<double, kBlockScales>& blocks() const { return blocks_; }
   /// sum over the complete blocks of n (x/n - mean)^2: over blocks - 1 degrees of freedom it estimates the variance
   /// per unit of exposure, long-run correlation up to the block's length included.
   [[nodiscard]] double scatter(size_t stream, size_t scale) const;
+  /// Of all lengths.
+  [[nodiscard]] std::array<double, kBlockScales> scatter(size_t stream) const;
 
  private:
   struct Stream {
     std::array<double, kBlockScales> squares{};  // sum of x^2/n over complete blocks
-    std::array<float, kBlockScales> open{};      // x of the block that is being filled
     double total = 0;
+    std::array<float, kBlockScales - 1> open{};  // x of the block that is being filled; one tick never is open
+    [[nodiscard]] double open_at(size_t scale) const { return scale > 0 ? static_cast<double>(open[scale - 1]) : 0; }
   };
   std::vector<Stream> streams_;
   std::array<double, kBlockScales> open_exposure_{};

@@ -2,7 +2,9 @@
 #include "detectors/evidence.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
+#include <utility>
 
 namespace stackwatch {
 namespace {
@@ -18,6 +20,25 @@ const float kMaxEvidence = std::exp(static_cast<float>(EvidenceGrid::kMaxScore))
 // Below this evidence a stream without decreases may sleep.
 constexpr float kSleepSum = 1.0F;
 constexpr float kWeightRatio = 0.6F;
+
+/// Six sizes and two that are always 0: the processor computes four at a time.
+using Wide = Eigen::Array<float, 8, 1>;
+
+Wide widen(const std::array<float, kAlternatives / 2>& sizes) {
+  Wide out = Wide::Zero();
+  std::copy_n(sizes.begin(), sizes.size(), out.data());
+  return out;
+}
+
+/// Both directions have the same.
+const Wide& weights() {
+  static const Wide wide = [] {
+    Wide out = Wide::Zero();
+    out.head<kAlternatives / 2>() = mixture_weights().head<kAlternatives / 2>();
+    return out;
+  }();
+  return wide;
+}
 
 double log_of(double evidence) {
   return evidence > 0 ? std::clamp(std::log(evidence), -EvidenceGrid::kMaxScore, EvidenceGrid::kMaxScore)
@@ -54,18 +75,20 @@ const AlternativeColumn& mixture_weights() {
 }
 
 size_t EvidenceGrid::add() {
-  const Alternatives none;
-  columns_.push_back({none.per_count, none.per_exposure, AlternativeColumn::Zero()});
+  assert(size() < kNone);  // detectors test at most 8192
+  increases_.emplace_back();
+  increases_.back().per_exposure.fill(Alternatives::kNever);
+  decrease_of_.push_back(kNone);
   sum_.push_back(0);
   settled_at_.push_back(exposure_);
-  updated_tick_.push_back(tick_);
-  decreases_.push_back(0);
   is_awake_.push_back(0);
+  is_updated_.push_back(0);
   return sum_.size() - 1;
 }
 
 void EvidenceGrid::reset(size_t stream) {
-  columns_[stream].evidence.setZero();
+  increases_[stream].evidence.fill(0);
+  if (decrease_of_[stream] != kNone) decreases_[decrease_of_[stream]].evidence.fill(0);
   sum_[stream] = 0;
   settled_at_[stream] = exposure_;
 }
@@ -76,14 +99,34 @@ void EvidenceGrid::reset_all() {
 
 void EvidenceGrid::calibrate(size_t stream, const Alternatives& alternatives) {
   settle(stream);
-  columns_[stream].per_count = alternatives.per_count;
-  columns_[stream].per_exposure = alternatives.per_exposure;
-  decreases_[stream] = alternatives.decreases ? 1 : 0;
-  if (alternatives.decreases) wake(stream);
+  put(increases_[stream], alternatives, 0);
+  uint16_t& place = decrease_of_[stream];
+  if (!alternatives.decreases) {
+    if (place != kNone) free_.push_back(place);
+    place = kNone;
+    return;
+  }
+  if (place == kNone) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<uint16_t>(decreases_.size()));
+      decreases_.emplace_back();
+    }
+    place = free_.back();
+    free_.pop_back();
+    decreases_[place].evidence.fill(0);
+  }
+  put(decreases_[place], alternatives, kSizes);
+  wake(stream);
+}
+
+void EvidenceGrid::put(Direction& direction, const Alternatives& alternatives, int first) {
+  for (int i = 0; i < kSizes; ++i) {
+    direction.per_count[static_cast<size_t>(i)] = alternatives.per_count[first + i];
+    direction.per_exposure[static_cast<size_t>(i)] = alternatives.per_exposure[first + i];
+  }
 }
 
 void EvidenceGrid::begin_tick(double exposure, double cap) {
-  ++tick_;
   tick_exposure_ = static_cast<float>(exposure);
   cap_ = static_cast<float>(std::min(cap, kMaxScore));
 }
@@ -91,6 +134,7 @@ void EvidenceGrid::begin_tick(double exposure, double cap) {
 void EvidenceGrid::update(size_t stream, double count) {
   settle(stream);
   advance(stream, static_cast<float>(count), tick_exposure_);
+  is_updated_[stream] = 1;
   wake(stream);
 }
 
@@ -98,9 +142,9 @@ void EvidenceGrid::finish_tick() {
   exposure_ += tick_exposure_;
   size_t kept = 0;
   for (const uint32_t stream : awake_) {
-    if (updated_tick_[stream] != tick_) advance(stream, 0, tick_exposure_);
+    if (std::exchange(is_updated_[stream], 0) == 0) advance(stream, 0, tick_exposure_);
     settled_at_[stream] = exposure_;
-    if (decreases_[stream] == 0 && sum_[stream] < kSleepSum) {
+    if (decrease_of_[stream] == kNone && sum_[stream] < kSleepSum) {
       is_awake_[stream] = 0;
     } else {
       awake_[kept++] = stream;
@@ -125,23 +169,31 @@ size_t EvidenceGrid::strongest() const {
   return best;
 }
 
-void EvidenceGrid::advance(size_t stream, float count, float exposure) {
-  Column& column = columns_[stream];
-  column.evidence = ((weights_ + column.evidence) *
-                     (column.per_count * count + column.per_exposure * exposure).min(cap_).max(kFloor).exp())
-                        .min(kMaxEvidence);
-  sum_[stream] = column.evidence.sum();
-  updated_tick_[stream] = tick_;
+float EvidenceGrid::weigh(Direction& direction, float count, float exposure) const {
+  Wide evidence = widen(direction.evidence);
+  evidence =
+      ((weights() + evidence) *
+       (widen(direction.per_count) * count + widen(direction.per_exposure) * exposure).min(cap_).max(kFloor).exp())
+          .min(kMaxEvidence);
+  std::copy_n(evidence.data(), direction.evidence.size(), direction.evidence.begin());
+  return evidence.sum();
 }
 
+void EvidenceGrid::advance(size_t stream, float count, float exposure) {
+  sum_[stream] = weigh(increases_[stream], count, exposure);
+  if (decrease_of_[stream] != kNone) sum_[stream] += weigh(decreases_[decrease_of_[stream]], count, exposure);
+}
+
+// Only streams without decreases sleep.
 void EvidenceGrid::settle(size_t stream) {
   if (is_awake_[stream] != 0) return;
   const float asleep = static_cast<float>(exposure_ - settled_at_[stream]);
   settled_at_[stream] = exposure_;
   if (asleep <= 0) return;
-  Column& column = columns_[stream];
-  column.evidence *= (column.per_exposure * asleep).max(kFloor).exp();
-  sum_[stream] = column.evidence.sum();
+  Direction& direction = increases_[stream];
+  const Wide evidence = widen(direction.evidence) * (widen(direction.per_exposure) * asleep).max(kFloor).exp();
+  std::copy_n(evidence.data(), direction.evidence.size(), direction.evidence.begin());
+  sum_[stream] = evidence.sum();
 }
 
 void EvidenceGrid::wake(size_t stream) {

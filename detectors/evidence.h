@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -88,23 +89,34 @@ class EvidenceGrid {
   void settle(size_t stream);  // takes off the exposure that passed while it slept
   void wake(size_t stream);
 
-  struct Column {
-    AlternativeColumn per_count;
-    AlternativeColumn per_exposure;
-    AlternativeColumn evidence;
+  static constexpr int kSizes = kAlternatives / 2;
+  using Sizes = std::array<float, kSizes>;
+  /// The alternatives of one direction.
+  struct Direction {
+    Sizes per_count{};
+    Sizes per_exposure{};
+    Sizes evidence{};
   };
-  AlternativeColumn weights_ = mixture_weights();
-  std::vector<Column, Eigen::aligned_allocator<Column>> columns_;
-  std::vector<float> sum_;              // of the evidence over the alternatives
-  std::vector<double> settled_at_;      // exposure_ when the stream was last up to date
-  std::vector<uint64_t> updated_tick_;  // the tick in which it was
-  std::vector<uint8_t> decreases_;
+  static constexpr uint16_t kNone = 0xffff;
+  /// One tick, for one direction; the sum of its evidence.
+  [[nodiscard]] float weigh(Direction& direction, float count, float exposure) const;
+  /// The half of the alternatives from `first` on.
+  static void put(Direction& direction, const Alternatives& alternatives, int first);
+
+  // Most streams have small shares, and small shares have no decrease worth telling: only those that have one take the
+  // room for it.
+  std::vector<Direction> increases_;   // by stream
+  std::vector<Direction> decreases_;   // of streams that have them
+  std::vector<uint16_t> decrease_of_;  // by stream: its place in decreases_, or kNone
+  std::vector<uint16_t> free_;         // places in decreases_
+  std::vector<float> sum_;             // of the evidence over the alternatives
+  std::vector<double> settled_at_;     // exposure_ when the stream was last up to date
   std::vector<uint8_t> is_awake_;
+  std::vector<uint8_t> is_updated_;  // in this tick
   std::vector<uint32_t> awake_;
   double exposure_ = 0;  // of all ticks
   float tick_exposure_ = 0;
   float cap_ = 0;
-  uint64_t tick_ = 0;
 };
 
 }  // namespace stackwatch

@@ -19,6 +19,8 @@ constexpr double kStillWorth = 0.5;          // likewise
 constexpr double kMaxLearnFactor = 10;
 // The halves of the first baseline may differ by this part of the smallest change worth telling.
 constexpr double kSettled = 0.5;
+// What is usual at a time of day holds within this part of a change worth telling.
+constexpr double kUsual = 0.5;
 // Fewer blocks say nothing about a variance; few say little, so the estimate is raised by two standard errors of it.
 constexpr double kMinBlocks = 5;
 constexpr double kVarianceMargin = 2;
@@ -57,6 +59,12 @@ std::optional<LevelClaim> LevelChange::observe(LevelTick tick) {
   last_end_s_ = tick.end_s;
   tick.own = learning_ ? tick.amount : own_rate(tick) * tick.interval_s;
   window_.push(tick);
+  local_s_ = tick.local_s;
+  day_.observe(tick.local_s, tick.amount, tick.interval_s);
+  if (start_up_s_) {
+    pass_start_up(tick);
+    return std::nullopt;
+  }
   if (learning_) {
     learn_first(tick);
     return std::nullopt;
@@ -75,16 +83,17 @@ void LevelChange::set_policy(const DetectionPolicy& policy, double min_change) {
   if (!learning_) calibrate();
 }
 
-double LevelChange::smallest_change() const {
-  return std::max(options_.min_change, options_.min_relative_change * std::abs(level()));
+double LevelChange::smallest_change(double level) const {
+  return std::max(options_.min_change, options_.min_relative_change * std::abs(level));
 }
 
-double LevelChange::smallest_decrease() const {
+double LevelChange::smallest_decrease(double level) const {
   const double factor = options_.min_relative_change / (1 + options_.min_relative_change);
-  return std::max(options_.min_change, factor * std::abs(level()));
+  return std::max(options_.min_change, factor * std::abs(level));
 }
 
 double LevelChange::own_rate(const LevelTick& tick) const {
+  if (tick.wanted == tick.amount && wanted_ == amount_) return tick.rate();
   return level() + common_part(tick.rate() - level(), tick.wanted_rate() - wanted_level());
 }
 
@@ -123,7 +132,7 @@ void LevelChange::learn_first(const LevelTick& tick) {
   learned_ticks_ = window_.pushed();
   if (exposure_ < options_.learn_s) return;
   const bool too_long = tick.end_s - *learning_since_s_ > kMaxLearnFactor * options_.learn_s;
-  if (!settled() && !too_long) {
+  if (!settled(exposure_) && !too_long) {
     relearn_since(tick.end_s - exposure_ / 2);
     return;
   }
@@ -132,13 +141,13 @@ void LevelChange::learn_first(const LevelTick& tick) {
   calibrate();
 }
 
-bool LevelChange::settled() const {
+bool LevelChange::settled(double length_s) const {
   std::array<double, 2> amount{};
   std::array<double, 2> wall{};
-  const double middle = last_end_s_ - exposure_ / 2;
+  const double middle = last_end_s_ - length_s / 2;
   for (size_t i = 0; i < window_.size(); ++i) {
     const LevelTick& tick = window_[i];
-    if (tick.begin_s() < last_end_s_ - exposure_) continue;
+    if (tick.begin_s() < last_end_s_ - length_s) continue;
     const size_t half = tick.end_s > middle ? 1 : 0;
     amount[half] += tick.amount;
     wall[half] += tick.interval_s;
@@ -199,6 +208,10 @@ std::optional<LevelClaim> LevelChange::look_for_change() {
   change.onset_s = window_[first].begin_s();
   for (size_t i = first; i < window_.size(); ++i) change.add(window_[i]);
   if (!worth_telling(change, 1)) return std::nullopt;
+  if (is_usual_now(change)) {
+    adopt(change.onset_s);
+    return std::nullopt;
+  }
   change_ = change;
   return standing();
 }
@@ -249,16 +262,72 @@ std::optional<LevelClaim> LevelChange::follow_change(const LevelTick& tick) {
     return std::nullopt;
   }
   if (last_end_s_ - change.onset_s >= options_.adopt_after_s) {
-    const double onset_s = change.onset_s;
-    forget_change();
-    learning_ = true;  // as it is, not cut off around the old level
-    relearn_since(onset_s);
-    learning_ = exposure_ < options_.learn_s;
-    learning_since_s_.reset();
-    if (!learning_) calibrate();
+    adopt(change.onset_s);
     return std::nullopt;
   }
   return standing();
+}
+
+void LevelChange::adopt(double onset_s) {
+  forget_change();
+  learning_ = true;  // as it is, not cut off around the old level
+  relearn_since(onset_s);
+  learning_ = exposure_ < options_.learn_s;
+  learning_since_s_.reset();
+  if (!learning_) calibrate();
+}
+
+bool LevelChange::is_usual_now(const Change& change) const {
+  const auto around = day_.around(local_s_);
+  if (!around) return false;
+  const double after = change.after();
+  const auto& [now, before] = *around;
+  if (change.own_after() > change.before) {
+    return after <= now.high + kUsual * smallest_change(now.high) &&
+           now.high >= before.high + kUsual * smallest_change(before.high);
+  }
+  return after >= now.low - kUsual * smallest_decrease(now.low) &&
+         now.low <= before.low - kUsual * smallest_decrease(before.low);
+}
+
+// ---- successors
+
+std::optional<LevelHeritage> LevelChange::heritage() const {
+  if (learning_ && day_.empty()) return std::nullopt;
+  LevelHeritage out;
+  out.day = day_;
+  if (learning_) return out;
+  out.amount = amount_;
+  out.wanted = wanted_;
+  out.exposure_s = exposure_;
+  out.blocks = moments_.blocks();
+  out.scatter = moments_.scatter(0);
+  return out;
+}
+
+void LevelChange::inherit(const LevelHeritage& heritage) {
+  const double last_end_s = last_end_s_;
+  *this = LevelChange(policy_, options_);
+  last_end_s_ = last_end_s;
+  day_ = heritage.day;
+  if (heritage.exposure_s < options_.learn_s) return;
+  amount_ = heritage.amount;
+  wanted_ = heritage.wanted;
+  exposure_ = heritage.exposure_s;
+  moments_.inherit(heritage.blocks, exposure_);
+  moments_.resume(0, level(), heritage.scatter);
+  learning_ = false;
+  inherited_ = true;
+  start_up_s_ = 0;
+  calibrate();
+}
+
+void LevelChange::pass_start_up(const LevelTick& tick) {
+  *start_up_s_ += tick.interval_s;
+  learned_ticks_ = watched_from_ = window_.pushed();
+  if (*start_up_s_ < options_.learn_s) return;
+  if (!settled(options_.learn_s) && *start_up_s_ < kMaxLearnFactor * options_.learn_s) return;
+  start_up_s_.reset();
 }
 
 void LevelChange::forget_change() {

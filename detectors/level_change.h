@@ -8,6 +8,7 @@
 #include "detectors/detector.h"
 #include "detectors/dispersion.h"
 #include "detectors/evidence.h"
+#include "detectors/level_heritage.h"
 #include "detectors/level_window.h"
 
 namespace stackwatch {
@@ -22,7 +23,8 @@ struct LevelClaim {
 };
 
 /// Finds lasting changes of the level of one series. The univariate core of `rate`, `peers` and `subspace`; knows
-/// nothing about processes. Causal, deterministic, bounded memory (24 kB), about 0.3 us per tick.
+/// nothing about processes. Causal, deterministic, bounded memory (10 kB where more is wanted than got, else 6), about
+/// 0.3 us per tick.
 ///
 /// Method. Shiryaev-Roberts mixture (evidence.h) of Gaussian likelihood ratios between the edge of the interval of the
 /// learned level and levels from the smallest change away to far away, both directions. The variance is the long-run
@@ -36,7 +38,14 @@ struct LevelClaim {
 /// Baseline. The first `learn_s`, longer where the level of its later half is not that of its first (start-up: the
 /// first half is dropped and learning goes on); afterwards ticks that are `quarantine_s` old while no evidence builds
 /// up. Each value is cut off at kWinsor standard deviations before it is learned.
-/// Assumptions. The level is about constant over `memory_s`; no seasons.
+/// Times of day. Where ticks tell what wall clocks show, a change that is usual at this hour (day_profile.h) is none:
+/// the new level is at most as far out as it was at this time on three of the last seven days, and the load of those
+/// days rose (or fell) at this time too; both within half of a change worth telling. It is learned at once as the new
+/// level, as after an alert that stood for adopt_after_s, which costs learn_s in which nothing is told. So a service
+/// that always was on one level is judged as if there were no times of day.
+/// A successor (inherit) is judged against the level of its predecessor. Its first learn_s, longer where it does not
+/// settle, are its start-up: neither judged nor learned.
+/// Assumptions. The level is about constant over `memory_s`, but for what comes each day.
 class LevelChange {
  public:
   static constexpr double kWinsor = 8;
@@ -65,6 +74,13 @@ class LevelChange {
   [[nodiscard]] std::optional<LevelClaim> standing() const;
   /// From the next tick on; nothing is forgotten.
   void set_policy(const DetectionPolicy& policy, double min_change);
+
+  /// What it has learned; nothing while that is nothing. Without a level while that is being learned.
+  [[nodiscard]] std::optional<LevelHeritage> heritage() const;
+  /// Begins anew with what a predecessor had learned.
+  void inherit(const LevelHeritage& heritage);
+  /// Whether it judges by a level that it inherited.
+  [[nodiscard]] bool remembers() const { return inherited_ && !start_up_s_; }
 
   [[nodiscard]] bool is_learning() const { return learning_; }
   [[nodiscard]] double level() const { return amount_ / std::max(exposure_, 1e-9); }
@@ -95,18 +111,24 @@ class LevelChange {
   void relearn_since(double begin_s);
   void learn_ripe();
   void calibrate();
-  /// Whether the later half of what was learned first is on the level of its first half.
-  [[nodiscard]] bool settled() const;
+  /// Whether the later half of the last `length_s` is on the level of its first half.
+  [[nodiscard]] bool settled(double length_s) const;
   std::optional<LevelClaim> look_for_change();
   std::optional<LevelClaim> follow_change(const LevelTick& tick);
   void forget_change();
+  void adopt(double onset_s);
+  void pass_start_up(const LevelTick& tick);
+  /// Whether the change is what the series does at this time of day.
+  [[nodiscard]] bool is_usual_now(const Change& change) const;
   /// Most likely first tick of a change to about `after`, as an index in the window.
   [[nodiscard]] size_t onset(double after) const;
   /// Median rate of the newest ticks, as many as the persistence asks for.
   [[nodiscard]] double recent() const;
   [[nodiscard]] double threshold() const { return log_threshold(policy_, 1); }
-  [[nodiscard]] double smallest_change() const;
-  [[nodiscard]] double smallest_decrease() const;
+  [[nodiscard]] double smallest_change() const { return smallest_change(level()); }
+  [[nodiscard]] double smallest_decrease() const { return smallest_decrease(level()); }
+  [[nodiscard]] double smallest_change(double level) const;
+  [[nodiscard]] double smallest_decrease(double level) const;
   [[nodiscard]] bool worth_telling(const Change& change, double part) const;
 
   DetectionPolicy policy_;
@@ -123,6 +145,10 @@ class LevelChange {
   double deviation_ = 0;  // of one second, without the correlation over time
   double calibrated_s_ = 0;
   std::optional<double> learning_since_s_;
+  std::optional<double> start_up_s_;  // of a successor: how long it has lasted
+  bool inherited_ = false;
+  DayProfile day_;
+  int64_t local_s_ = -1;  // of the newest tick
   uint64_t learned_ticks_ = 0;
   uint64_t watched_from_ = 0;
   bool learning_ = true;

@@ -19,6 +19,8 @@ constexpr double kMinSwitches = 5000;
 constexpr double kMinIoBytes = 4e6;
 // What the process usually gets is forgotten with this half-life: minutes, as starvation takes minutes to matter.
 constexpr double kUsualHalfLifeS = 600;
+// Deltas come at most some ticks after the census that told the time of day.
+constexpr double kLocalTimeHoldsS = 60;
 
 LevelChange::Options options_of(const RateSettings& settings, double min_change) {
   LevelChange::Options out;
@@ -87,7 +89,10 @@ std::string_view unit_of_measure(RateMetric metric) {
 }  // namespace
 
 RateDetector::RateDetector(RateMetric metric, const DetectionPolicy& policy, const RateSettings& settings)
-    : metric_(metric), settings_(settings), core_(policy, options_of(settings, smallest_change(policy))) {}
+    : metric_(metric),
+      settings_(settings),
+      core_(policy, options_of(settings, smallest_change(policy))),
+      censuses_(is_of_census() ? 1 : kCensuses) {}
 
 double RateDetector::smallest_change(const DetectionPolicy& policy) const {
   switch (metric_) {
@@ -116,6 +121,7 @@ std::optional<Finding> RateDetector::observe(const NamedDelta& delta) {
   }
   tick.wanted = tick.amount;
   if (metric_ == RateMetric::kCores) tick.wanted += waiting_at(delta.time_s) * delta.interval_s;
+  tick.local_s = local_at(delta.time_s);
   return report(core_.observe(tick));
 }
 
@@ -124,11 +130,14 @@ std::optional<Finding> RateDetector::observe_census(const CensusDelta& census) {
   const double cores = census.on_cpu_s / census.interval_s;
   const double waiting = census.run_queue_s / census.interval_s;
   if (cores >= 0 && cores <= kMaxCores && waiting >= 0 && waiting <= kMaxCores) {
-    censuses_[next_census_++ % kCensuses] = {census.time_s, waiting, cores};
+    censuses_[next_census_++ % censuses_.size()] = {census.time_s, waiting, cores};
   }
+  local_s_ = census.local_s;
+  local_at_s_ = census.time_s;
   if (!is_of_census()) return std::nullopt;
   LevelTick tick{census.time_s, census.interval_s, amount_of(census, metric_)};
   tick.wanted = tick.amount;
+  tick.local_s = census.local_s;
   const bool usable = std::isfinite(tick.amount) && tick.amount >= 0 && tick.rate() <= kMaxPerSecond;
   if (!usable || census.time_s <= core_.last_end_s()) return report(core_.standing());
   const auto claim = core_.observe(tick);
@@ -138,6 +147,46 @@ std::optional<Finding> RateDetector::observe_census(const CensusDelta& census) {
     usual_cores_ += step * (cores - usual_cores_);
   }
   return report(claim);
+}
+
+int64_t RateDetector::local_at(double time_s) const {
+  const double since_s = time_s - local_at_s_;
+  return local_s_ >= 0 && std::abs(since_s) <= kLocalTimeHoldsS ? local_s_ + std::llround(since_s) : -1;
+}
+
+std::string_view RateDetector::heritage_name() const {
+  switch (metric_) {
+    case RateMetric::kCores:
+      return "rate/cores";
+    case RateMetric::kFaults:
+      return "rate/faults";
+    case RateMetric::kStarved:
+      return "rate/starved";
+    case RateMetric::kSwitches:
+      return "rate/switches";
+    case RateMetric::kAllFaults:
+      return "rate/all_faults";
+    case RateMetric::kIo:
+      return "rate/io";
+  }
+  return kName;
+}
+
+std::string RateDetector::save() const {
+  auto heritage = core_.heritage();
+  if (!heritage) return {};
+  heritage->usual_cores = usual_cores_;
+  heritage->usual_weight = usual_weight_;
+  return encode(*heritage);
+}
+
+Result<void> RateDetector::restore(std::string_view saved) {
+  const auto heritage = decode_level_heritage(saved);
+  if (!heritage) return Failure(heritage.error());
+  core_.inherit(*heritage);
+  usual_cores_ = heritage->usual_cores;
+  usual_weight_ = heritage->usual_weight;
+  return {};
 }
 
 double RateDetector::waiting_at(double time_s) const {
@@ -150,7 +199,7 @@ double RateDetector::waiting_at(double time_s) const {
 
 // Who waits more and gets more asks for more: that is its own doing, and `kCores` tells it.
 bool RateDetector::gets_more(const LevelClaim& claim) const {
-  const Census& now = censuses_[(next_census_ + kCensuses - 1) % kCensuses];
+  const Census& now = censuses_[(next_census_ + censuses_.size() - 1) % censuses_.size()];
   return claim.after > claim.before && now.cores > usual_cores_ * (1 + settings_.min_relative_change / 2) + 0.05;
 }
 

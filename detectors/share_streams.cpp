@@ -19,13 +19,13 @@ std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& inde
   for (const uint32_t f : touched_) functions_[f].seen += static_cast<double>(function_counts_[f]);
   // Functions first: a stack says little that its functions do not say.
   for (const uint32_t f : touched_) {
-    if (index.is_real(f)) see(functions_[f], function_counts_[f], {false, f, true});
+    if (index.is_real(f)) see(functions_[f], function_counts_[f], {f, false, true});
   }
   for (const Tick::Entry& entry : tick.entries) {
     if (entry.stack == StackTable::kOther.value) continue;
     Place& place = stacks_[entry.stack];
     place.seen += static_cast<double>(entry.count);
-    see(place, entry.count, {true, entry.stack, true});
+    see(place, entry.count, {entry.stack, true, true});
   }
   place_candidates();
   return fresh_;
@@ -45,19 +45,20 @@ std::span<const BlockMoments::Count> ShareStreams::count(const Tick& tick, Stack
 }
 
 void ShareStreams::release(uint32_t stream) {
-  Item& item = items_[stream];
+  Item item = unpack(items_[stream]);
   if (!item.used) return;
   Place& place = (item.is_stack ? stacks_ : functions_)[item.index];
   place.stream = kNone;
   place.fresh = 0;
   item.used = false;
+  items_[stream] = pack(item);
   free_.push_back(stream);
 }
 
 void ShareStreams::see(Place& place, float count, Item item) {
   if (place.stream != kNone) return;
   place.fresh += count;
-  const double around = place.inside == kNone ? seen_ : functions_[place.inside].seen;
+  const double around = place.inside >= kNotPlaced ? seen_ : functions_[place.inside].seen;
   const bool says_the_same = std::abs(around - place.seen) < static_cast<double>(kAdmitAt);
   if (place.fresh >= kAdmitAt && !says_the_same && !full()) candidates_.push_back({item, count});
 }
@@ -65,17 +66,14 @@ void ShareStreams::see(Place& place, float count, Item item) {
 // What a function or stack lies inside of is taken from the first stack that it is seen in.
 void ShareStreams::place_new_functions(const Tick& tick, StackIndex& index) {
   for (const Tick::Entry& entry : tick.entries) {
-    if (entry.stack >= stacks_.size()) stacks_.resize(entry.stack + 1);
+    grow_to(stacks_, size_t{entry.stack} + 1);
     Place& stack = stacks_[entry.stack];
-    if (stack.placed) continue;
-    stack.placed = true;
+    if (stack.inside != kNotPlaced) continue;
+    stack.inside = kNone;
     for (const uint32_t f : index.functions_of(entry.stack)) {
       if (!index.is_real(f)) continue;
-      if (!functions_[f].placed) {
-        functions_[f].placed = true;
-        functions_[f].inside = stack.inside;
-      }
-      stack.inside = f;
+      if (functions_[f].inside == kNotPlaced) functions_[f].inside = stack.inside;
+      stack.inside = static_cast<uint16_t>(f);
     }
   }
 }
@@ -89,15 +87,15 @@ void ShareStreams::place_candidates() {
   for (const Candidate& candidate : candidates_) {
     if (free_.empty()) {
       free_.push_back(static_cast<uint32_t>(items_.size()));
-      items_.emplace_back();
+      items_.push_back(0);
     }
     const uint32_t stream = free_.back();
     free_.pop_back();
-    items_[stream] = candidate.item;
-    (candidate.item.is_stack ? stacks_ : functions_)[candidate.item.index].stream = stream;
+    items_[stream] = pack(candidate.item);
+    (candidate.item.is_stack ? stacks_ : functions_)[candidate.item.index].stream = static_cast<uint16_t>(stream);
     fresh_.push_back(stream);
   }
-  candidates_.clear();
+  candidates_ = {};  // many at the start, hardly any later: their room is given back
 }
 
 void ShareStreams::sum_functions(const Tick& tick, StackIndex& index) {
@@ -106,8 +104,8 @@ void ShareStreams::sum_functions(const Tick& tick, StackIndex& index) {
   for (const Tick::Entry& entry : tick.entries) {
     for (const uint32_t f : index.functions_of(entry.stack)) {
       if (f >= function_counts_.size()) {
-        function_counts_.resize(index.functions());
-        functions_.resize(index.functions());
+        grow_to(function_counts_, index.functions());
+        grow_to(functions_, index.functions());
       }
       if (function_counts_[f] == 0) touched_.push_back(f);
       function_counts_[f] += entry.count;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -18,14 +19,16 @@ namespace stackwatch {
 class ShareStreams {
  public:
   struct Item {
-    bool is_stack = false;
     uint32_t index = 0;  ///< of the function in the StackIndex, or the stack's id
+    bool is_stack = false;
     bool used = false;
   };
+  /// Numbers of streams are kept in 16 bits.
+  static constexpr uint32_t kMaxCapacity = 65000;
   /// A function or stack becomes a stream when it had so many counts: what was seen three times in a life is no stream.
   static constexpr float kAdmitAt = 4;
 
-  explicit ShareStreams(uint32_t capacity) : capacity_(capacity) {}
+  explicit ShareStreams(uint32_t capacity) : capacity_(std::min(capacity, kMaxCapacity)) {}
 
   void clear();
   /// Gives streams to functions and stacks that are new in the tick. Returns the streams that were given a (new)
@@ -39,16 +42,21 @@ class ShareStreams {
   [[nodiscard]] size_t size() const { return items_.size(); }  ///< free places included
   [[nodiscard]] size_t used() const { return items_.size() - free_.size(); }
   [[nodiscard]] bool full() const { return used() >= capacity_; }
-  [[nodiscard]] const Item& operator[](size_t stream) const { return items_[stream]; }
+  [[nodiscard]] Item operator[](size_t stream) const { return unpack(items_[stream]); }
 
  private:
-  static constexpr uint32_t kNone = 0xffffffff;
+  static constexpr uint16_t kNone = 0xffff;
+  /// Ids of stacks are far below 2^30: the table of a process is bounded.
+  static uint32_t pack(Item item) { return item.index << 2 | (item.is_stack ? 2U : 0U) | (item.used ? 1U : 0U); }
+  static Item unpack(uint32_t item) { return {item >> 2, (item & 2) != 0, (item & 1) != 0}; }
+
+  static constexpr uint16_t kNotPlaced = 0xfffe;
+  static_assert(kMaxCapacity < kNotPlaced && StackIndex::kMaxFunctions < kNotPlaced);
   struct Place {
-    uint32_t stream = kNone;
-    uint32_t inside = kNone;  // function that is in each of its samples; kNone: the process itself
-    bool placed = false;      // `inside` is known
-    float fresh = 0;          // counts since it was last without a stream
-    double seen = 0;          // all counts ever
+    uint16_t stream = kNone;
+    uint16_t inside = kNotPlaced;  // function that is in each of its samples; kNone: the process itself
+    float fresh = 0;               // counts since it was last without a stream
+    double seen = 0;               // all counts ever
   };
 
   struct Candidate {
@@ -61,7 +69,7 @@ class ShareStreams {
   void sum_functions(const Tick& tick, StackIndex& index);
 
   uint32_t capacity_;
-  std::vector<Item> items_;
+  std::vector<uint32_t> items_;  // by stream, packed
   std::vector<uint32_t> free_;
   std::vector<uint32_t> fresh_;
   std::vector<Candidate> candidates_;

@@ -5,13 +5,21 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "core/delta.h"
 #include "core/stacks.h"
 
 namespace stackwatch {
+
+/// Makes a vector as long as it must be, with an eighth of room: the library would double it, and arrays by stack and
+/// by function are a third of what a process takes.
+template <class T>
+void grow_to(std::vector<T>& vector, size_t size) {
+  if (size <= vector.size()) return;
+  if (size > vector.capacity()) vector.reserve(size + size / 8);
+  vector.resize(size);
+}
 
 /// Numbers the functions of one process from 0 in order of appearance, and remembers which ones each stack has: the
 /// table's own ids are those of the whole machine, too sparse to index arrays with.
@@ -24,7 +32,7 @@ class StackIndex {
   /// Forgets everything when the table is another one; true where it was.
   bool follow(const StackTable* table);
   /// Functions of a stack, each once, root first. The span is valid until the next call.
-  [[nodiscard]] std::span<const uint32_t> functions_of(uint32_t stack);
+  [[nodiscard]] std::span<const uint16_t> functions_of(uint32_t stack);
   [[nodiscard]] FunctionId function(uint32_t index) const { return functions_[index]; }
   [[nodiscard]] uint32_t functions() const { return static_cast<uint32_t>(functions_.size()); }
   /// Of a function of any stack that was asked for; none of others.
@@ -37,15 +45,15 @@ class StackIndex {
 
  private:
   struct Range {
-    uint32_t begin = 0;
+    static constexpr uint32_t kUnknown = 0xffffffff;
+    uint32_t begin = kUnknown;
     uint32_t length = 0;
-    bool known = false;
   };
   const StackTable* table_ = nullptr;
-  std::unordered_map<FunctionId, uint32_t> numbers_;
-  std::vector<FunctionId> functions_;
+  std::vector<FunctionId> functions_;  // by number
+  std::vector<uint16_t> sorted_;       // numbers in the order of their functions: a map would take ten times the room
   std::vector<Range> ranges_;
-  std::vector<uint32_t> pool_;
+  std::vector<uint16_t> pool_;  // numbers of functions: there are no more than kMaxFunctions
 };
 
 /// The counts of one tick, by stack, as they are kept.
@@ -64,18 +72,18 @@ struct Tick {
 };
 
 /// The last ticks, oldest first. Bounded: an hour at many stacks per tick would be megabytes per process. Packed: most
-/// stacks of a tick have one sample and lie near the one before, so most entries are one byte. A tick that is asked for
-/// is unpacked, 5 ns per entry.
+/// stacks of a tick have one sample and lie near the one before, so most entries are one byte; all lie in one ring of
+/// bytes, which follows what they take. A tick that is asked for is unpacked, 5 ns per entry.
 class TickWindow {
  public:
   /// Five minutes at a tick of 1 s: longer than any quarantine, and than the delay of any change that is found within
-  /// a few minutes. About 50 kB for a process at 99 Hz with 480 stacks.
+  /// a few minutes. About 40 kB for a process at 99 Hz with 480 stacks.
   static constexpr size_t kCapacity = 300;
 
   void push(const Tick& tick);
-  void clear() { size_ = 0; }
+  void clear();
   [[nodiscard]] size_t size() const { return size_; }
-  /// Its entries are in the order of their stacks.
+  /// Its entries are in the order of their stacks. Total, interval and CPU time are kept to seven digits.
   [[nodiscard]] Tick operator[](size_t i) const;
   [[nodiscard]] Tick newest() const { return (*this)[size_ - 1]; }
   /// How many ticks were ever pushed: the tick with number pushed() - 1 is the newest.
@@ -84,12 +92,20 @@ class TickWindow {
  private:
   struct Packed {
     double end_s = 0;
-    double interval_s = 0;
-    double cpu_s = 0;
-    double total = 0;
-    std::vector<uint8_t> entries;
+    float total = 0;
+    float interval_s = 0;
+    float cpu_s = 0;
+    uint32_t begin = 0;  // of its entries in ring_; they end where those of the next one begin
   };
+  [[nodiscard]] const Packed& packed(size_t i) const { return ticks_[(first_ + i) % kCapacity]; }
+  /// Bytes that its entries take.
+  [[nodiscard]] size_t length(size_t i) const;
+  /// A ring of this size with what is in use, at its beginning.
+  void resize(size_t bytes);
+
   std::vector<Packed> ticks_;
+  std::vector<uint8_t> ring_;
+  size_t used_ = 0;                  // bytes of ring_ that ticks lie in, from that of the oldest on; never all of them
   std::vector<Tick::Entry> sorted_;  // scratch
   std::vector<uint8_t> bytes_;       // scratch
   size_t first_ = 0;

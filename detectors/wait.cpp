@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "detectors/alternatives.h"
+#include "detectors/share_heritage.h"
 
 namespace stackwatch {
 namespace {
@@ -49,6 +50,13 @@ void WaitDetector::forget_all() {
   calibrated_s_ = 0;
   learned_ticks_ = watched_from_ = 0;
   learning_ = true;
+  stack_names_.clear();
+  function_names_.clear();
+  inherited_stacks_.clear();
+  inherited_functions_.clear();
+  parked_.clear();
+  start_up_s_.reset();
+  inherited_ = false;
 }
 
 std::optional<Finding> WaitDetector::observe_census(const CensusDelta& census) {
@@ -68,13 +76,19 @@ std::optional<Finding> WaitDetector::observe(const NamedDelta& delta) {
   Tick tick;
   if (!prepare(delta, tick)) return standing();
   window_.push(tick);
+  learn_names(tick);
   for (const uint32_t stream : streams_.admit(tick, index_)) {
     while (evidence_.size() <= stream) evidence_.add();
     while (moments_.size() <= stream) moments_.add();
     if (deviations_.size() <= stream) deviations_.resize(stream + 1);
     evidence_.reset(stream);
-    moments_.forget(stream);
+    begin_moments(stream);
     if (!learning_) calibrate(stream);
+  }
+  if (start_up_s_) {
+    learned_ticks_ = watched_from_ = window_.pushed();
+    if ((*start_up_s_ -= tick.interval_s) <= 0) end_start_up();
+    return std::nullopt;
   }
   if (learning_) {
     learn(tick);
@@ -117,7 +131,9 @@ bool WaitDetector::counts(uint32_t stack, const NamedDelta& delta) {
     left_out_.resize(stack + 1);
   }
   if (kinds_[stack] == 0) {
-    kinds_[stack] = static_cast<uint8_t>(1 + static_cast<int>(wait_kind((*delta.stacks)[StackId{stack}], *functions_)));
+    const auto frames = (*delta.stacks)[StackId{stack}];
+    kinds_[stack] = static_cast<uint8_t>(1 + static_cast<int>(wait_kind(frames, *functions_)));
+    left_out_[stack] = !parked_.empty() && parked_.contains(name_of(frames, *functions_)) ? 1 : 0;
   }
   return kinds_[stack] != 1 + static_cast<int>(WaitKind::kIdle) && left_out_[stack] == 0;
 }
@@ -163,22 +179,25 @@ void WaitDetector::learn(const Tick& tick) {
   if (baseline_.wall_s >= 2 * settings_.memory_s && moments_.at_boundary()) {
     moments_.halve();
     baseline_.halve();
+    inherited_stacks_.halve();
+    inherited_functions_.halve();
     calibrated_s_ /= 2;
   }
 }
 
 void WaitDetector::end_learning() {
-  leave_out_main_waits();
+  leave_out_main_waits(baseline_);
   learning_ = false;
   watched_from_ = window_.pushed();
   calibrate_all();
 }
 
 // Parked threads whose names say nothing: they wait all the time, and longer whenever there is less to do.
-void WaitDetector::leave_out_main_waits() {
-  for (uint32_t stack = 0; stack < baseline_.by_stack.size() && stack < kinds_.size(); ++stack) {
+void WaitDetector::leave_out_main_waits(const StackCounts& seen) {
+  for (uint32_t stack = 0; stack < seen.by_stack.size() && stack < kinds_.size(); ++stack) {
     const bool is_unknown = kinds_[stack] == 1 + static_cast<int>(WaitKind::kUnknown);
-    if (is_unknown && level({true, stack, true}) >= kMainWait) left_out_[stack] = 1;
+    const double threads = seen.stack(stack) * kSecondsPerCount / std::max(seen.wall_s, 1.0);
+    if (is_unknown && threads >= kMainWait) left_out_[stack] = 1;
   }
 }
 
@@ -291,24 +310,24 @@ void WaitDetector::name_cause(Change& change, const StackCounts& after) {
   };
   double most_of_stack = 0;
   for (uint32_t stack = 0; stack < after.by_stack.size(); ++stack) {
-    const double of_stack = growth({true, stack, true});
+    const double of_stack = growth({stack, true, true});
     if (of_stack <= most_of_stack) continue;
     most_of_stack = of_stack;
     change.stack = stack;
   }
   double most = 0;
-  for (uint32_t f = 0; f < index_.functions(); ++f) most = std::max(most, growth({false, f, true}));
+  for (uint32_t f = 0; f < index_.functions(); ++f) most = std::max(most, growth({f, false, true}));
   std::optional<uint32_t> named;
   std::optional<uint32_t> primitive;
   for (const uint32_t f : index_.functions_of(change.stack)) {
-    if (!index_.is_real(f) || growth({false, f, true}) < kExplains * most) continue;
+    if (!index_.is_real(f) || growth({f, false, true}) < kExplains * most) continue;
     (is_wait_primitive((*functions_)[index_.function(f)].name) ? primitive : named) = f;
   }
   if (!named) named = primitive;
-  change.item = named ? Item{false, *named, true} : Item{true, change.stack, true};
+  change.item = named ? Item{*named, false, true} : Item{change.stack, true, true};
   std::vector<Contributor> others;
   for (uint32_t f = 0; f < index_.functions(); ++f) {
-    const double own = growth({false, f, true});
+    const double own = growth({f, false, true});
     const FunctionId id = index_.function(f);
     // Those of the same stacks rose with it; the others are news.
     const auto same_stack = index_.functions_of(change.stack);
@@ -316,7 +335,7 @@ void WaitDetector::name_cause(Change& change, const StackCounts& after) {
         is_wait_primitive((*functions_)[id].name)) {
       continue;
     }
-    const double before = level({false, f, true});
+    const double before = level({f, false, true});
     others.push_back({id, before, before + own});
   }
   std::ranges::sort(others,

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "detectors/detector.h"
@@ -13,6 +15,7 @@
 #include "detectors/settings.h"
 #include "detectors/share_streams.h"
 #include "detectors/stack_counts.h"
+#include "detectors/wait_heritage.h"
 #include "detectors/wait_kind.h"
 
 namespace stackwatch {
@@ -49,6 +52,12 @@ class WaitDetector final : public Detector {
   [[nodiscard]] std::optional<Finding> observe_census(const CensusDelta& census) override;
   void set_policy(const DetectionPolicy& policy) override;
   [[nodiscard]] size_t streams() const override { return streams_.used(); }
+  /// Empty while the first baseline is being learned.
+  [[nodiscard]] std::string save() const override;
+  /// The first `learn_s` of the successor are its start-up: neither compared nor learned. Where names do not tell, what
+  /// it waits in most then is where it is idle, as while learning.
+  [[nodiscard]] Result<void> restore(std::string_view saved) override;
+  [[nodiscard]] bool remembers() const override { return inherited_ && !start_up_s_; }
 
   [[nodiscard]] bool is_learning() const { return learning_; }
 
@@ -76,7 +85,11 @@ class WaitDetector final : public Detector {
   void learn(const Tick& tick);
   void learn_ripe();
   void end_learning();
-  void leave_out_main_waits();
+  /// `seen`: counts of some time in which the process did what it usually does.
+  void leave_out_main_waits(const StackCounts& seen);
+  void learn_names(const Tick& tick);
+  void end_start_up();
+  void begin_moments(uint32_t stream);
   void calibrate_all();
   void calibrate(size_t stream);
   [[nodiscard]] double variance_of(size_t stream) const;
@@ -112,6 +125,13 @@ class WaitDetector final : public Detector {
   uint64_t learned_ticks_ = 0;
   uint64_t watched_from_ = 0;
   bool learning_ = true;
+  std::vector<uint64_t> stack_names_;     // by stack; 0: not seen yet
+  std::vector<uint64_t> function_names_;  // by number in index_
+  InheritedWaits inherited_stacks_;
+  InheritedWaits inherited_functions_;
+  std::unordered_set<uint64_t> parked_;  // names of stacks that a predecessor left out
+  std::optional<double> start_up_s_;     // what is left of the time in which a successor is not judged
+  bool inherited_ = false;
 };
 
 }  // namespace stackwatch

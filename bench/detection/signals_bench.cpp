@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // False alarms, delays and cost of rate, wait, leak and peers on simulated series. Prints Markdown; about a minute.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "detectors/growth.h"
@@ -195,6 +198,114 @@ void print_peers() {
   tally.print("peers: one of ten spins (ticks of ten workers)");
 }
 
+// ---- times of day
+
+constexpr int kDays = 14;
+constexpr int kDayS = 86400;
+constexpr int64_t kFirstDay = 20'000;  // any
+using DayPattern = std::function<double(int day, double hour)>;
+
+/// A service for two weeks of seconds.
+class Service {
+ public:
+  Service(uint64_t seed, bool knows_time, double relative) : load_(seed, 1, 0.2, 10), knows_time_(knows_time) {
+    LevelChange::Options options;
+    options.min_relative_change = relative;
+    core_.emplace(DetectionPolicy{}, options);
+  }
+  /// Whether a claim begins in this second.
+  bool tick(int day, int s, double cores) {
+    LevelTick tick{++time_s_, 1, cores * load_()};
+    tick.wanted = tick.amount;
+    if (knows_time_) tick.local_s = (kFirstDay + day) * kDayS + s;
+    const bool claims = core_->observe(tick).has_value();
+    return claims && !std::exchange(claimed_, claims) ? true : (claimed_ = claims, false);
+  }
+  int pass(int day, const DayPattern& pattern) {
+    int claims = 0;
+    for (int s = 0; s < kDayS; ++s) claims += tick(day, s, pattern(day, s / 3600.0)) ? 1 : 0;
+    return claims;
+  }
+
+ private:
+  Bursty load_;
+  bool knows_time_;
+  std::optional<LevelChange> core_;
+  double time_s_ = 0;
+  bool claimed_ = false;
+};
+
+void print_claims(const char* what, double relative, const DayPattern& pattern) {
+  int first = 0;
+  std::array<int, 2> later{};
+  constexpr int kServices = 5;
+  for (uint64_t seed = 0; seed < kServices; ++seed) {
+    for (const bool knows : {false, true}) {
+      Service service(seed, knows, relative);
+      for (int day = 0; day < kDays; ++day) {
+        const int claims = service.pass(day, pattern);
+        if (day >= 3) later[knows ? 1 : 0] += claims;
+        if (day < 3 && knows) first += claims;
+      }
+    }
+  }
+  std::printf("| %s | %.1f | %.1f | %.2f | %.2f |\n", what, relative, first / 3.0 / kServices,
+              later[1] / double{kDays - 3} / kServices, later[0] / double{kDays - 3} / kServices);
+  std::fflush(stdout);
+}
+
+/// Delays of a change on the twelfth day, of a service with the office's hours.
+void print_delays(const char* what, double hour, double factor, const DayPattern& pattern) {
+  std::array<std::vector<double>, 2> delays;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    for (const bool knows : {false, true}) {
+      Service service(seed, knows, 0.5);
+      for (int day = 0; day < 11; ++day) (void)service.pass(day, pattern);
+      const int change_s = static_cast<int>(hour * 3600);
+      for (int s = 0; s < kDayS; ++s) {
+        const bool found = service.tick(11, s, pattern(11, s / 3600.0) * (s >= change_s ? factor : 1));
+        if (s < change_s || !found) continue;
+        delays[knows ? 1 : 0].push_back(s - change_s + 1);
+        break;
+      }
+    }
+  }
+  for (auto& each : delays) std::sort(each.begin(), each.end());
+  const auto median = [](const std::vector<double>& each) { return each.empty() ? 0 : each[each.size() / 2]; };
+  std::printf("| %s | %zu of 20, %.0f s | %zu of 20, %.0f s |\n", what, delays[1].size(), median(delays[1]),
+              delays[0].size(), median(delays[0]));
+  std::fflush(stdout);
+}
+
+void print_times_of_day() {
+  const auto office = [](double factor) {
+    return [factor](int, double hour) { return hour >= 9 && hour < 17 ? 0.4 * factor : 0.4; };
+  };
+  std::printf("\nTwo weeks, 5 services a row; claims of a service and day.\n\n");
+  std::printf("| what | min_relative_change | days 1 to 3 | days 4 to 14 | the same without times of day |\n");
+  std::printf("|---|---|---|---|---|\n");
+  print_claims("x2 from 9 to 17", 0.5, office(2));
+  print_claims("x4 from 9 to 17", 1.5, office(4));
+  print_claims("x4 from 9 to 17 on five days of seven", 1.5,
+               [](int day, double hour) { return day % 7 < 5 && hour >= 9 && hour < 17 ? 1.6 : 0.4; });
+  print_claims("x4, begins between 8:36 and 9:24", 1.5, [](int day, double hour) {
+    const double begin = 8.6 + 0.8 * ((day * 7) % 10) / 10;
+    return hour >= begin && hour < 17 ? 1.6 : 0.4;
+  });
+  print_claims("x5 for an hour at a random time of each day", 1.5, [](int day, double hour) {
+    std::mt19937_64 random(static_cast<uint64_t>(day) + 1);
+    const double begin = std::uniform_real_distribution<double>(0, 23)(random);
+    return hour >= begin && hour < begin + 1 ? 2.0 : 0.4;
+  });
+  print_claims("always the same", 1.5, office(1));
+  std::printf("\n| change on day 12 of a service that has x2 from 9 to 17 | found, median delay | without |\n");
+  std::printf("|---|---|---|\n");
+  print_delays("x2 at 3:00", 3, 2, office(2));
+  print_delays("x3 at 3:00", 3, 3, office(2));
+  print_delays("x2 on top at 12:00", 12, 2, office(2));
+  print_delays("x2 on top at 9:00, with the usual one", 9, 2, office(2));
+}
+
 void print_cost() {
   std::printf("\n| update of one stream | cost |\n|---|---|\n");
   constexpr int kTicks = 200000;
@@ -265,6 +376,7 @@ int main() {
   stackwatch::print_wait();
   stackwatch::print_leak();
   stackwatch::print_peers();
+  stackwatch::print_times_of_day();
   stackwatch::print_cost();
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <ctime>
 
 namespace stackwatch {
 namespace {
@@ -58,6 +59,18 @@ TEST(TimeText, WhatIsWrittenIsReadBack) {
   EXPECT_EQ(format_utc(kNoon + 123'456'789), "2026-11-22T12:00:00.123456Z");
   EXPECT_EQ(parse_time(format_utc(kNoon + 123'456'789), ZonelessTime::kRefused), kNoon + 123'456'000);
   EXPECT_FALSE(format_utc(UINT64_MAX).empty());
+}
+
+TEST(LocalSeconds, FollowWallClocksThroughSummerTime) {
+  EXPECT_LT(local_seconds(-1), 0);
+  setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3", 1);
+  tzset();
+  constexpr int64_t kChange = 1'774'746'000;  // 2026-03-29 01:00 UTC
+  constexpr int64_t kNs = 1'000'000'000;
+  EXPECT_EQ(local_seconds((kChange - 1) * kNs), kChange - 1 + 3600);
+  EXPECT_EQ(local_seconds(kChange * kNs), kChange + 7200);
+  unsetenv("TZ");
+  tzset();
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <set>
+#include <string_view>
 
 namespace stackwatch {
 namespace {
@@ -60,6 +62,15 @@ TEST(Registry, NamesAreThoseOfTheDetectors) {
   EXPECT_THAT(names(make_detectors(ProbeKind::kBlocked, {})), ElementsAre("wait"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kMemory, {})), ElementsAre("leak"));
   EXPECT_THAT(names(make_detectors(ProbeKind::kCensus, {})), ElementsAre("rate", "rate", "rate", "rate", "leak"));
+}
+
+TEST(Registry, WhatIsKeptForSuccessorsHasANameOfItsOwn) {
+  for (const auto probe : {ProbeKind::kOnCpu, ProbeKind::kPageFault, ProbeKind::kBlocked, ProbeKind::kCensus}) {
+    std::set<std::string_view> seen;
+    for (const auto& detector : make_detectors(probe, {})) {
+      EXPECT_TRUE(seen.insert(detector->heritage_name()).second) << detector->heritage_name();
+    }
+  }
 }
 
 TEST(Registry, WaitingForACpuIsTheMachinesDoing) { EXPECT_TRUE(make_detectors(ProbeKind::kRunQueue, {}).empty()); }

@@ -215,5 +215,95 @@ TEST(WaitKind, TheLeafMostNameThatTellsDecides) {
   EXPECT_EQ(kind({"main", "poll_database"}), WaitKind::kUnknown) << "a name that only begins like one";
 }
 
+// ---- successors
+
+TEST(WaitHeritage, AnyCutOrFlippedByteCostsThePastAndNothingElse) {
+  Waiter waiter;
+  for (int i = 0; i < 400; ++i) ASSERT_FALSE(waiter.serve(1, 0.05));
+  const std::string saved = waiter.detector().save();
+  ASSERT_TRUE(decode_wait_heritage(saved));
+  for (size_t length = 0; length < saved.size(); ++length) {
+    ASSERT_FALSE(waiter.detector().restore(saved.substr(0, length))) << length;
+  }
+  EXPECT_FALSE(waiter.detector().restore(saved + "x"));
+  EXPECT_FALSE(waiter.detector().is_learning()) << "nothing has changed";
+  for (size_t i = 0; i < saved.size(); ++i) {
+    std::string damaged = saved;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0xff);
+    const auto read = decode_wait_heritage(damaged);
+    if (!read) continue;
+    for (const auto& entry : read->stacks) ASSERT_TRUE(std::isfinite(entry.amount) && entry.amount >= 0) << i;
+  }
+}
+
+TEST(WaitHeritage, IsBoundedAndKeepsTheLargest) {
+  WaitHeritage many;
+  many.wall_s = 1000;
+  for (uint64_t i = 0; i < 5000; ++i) {
+    many.stacks.push_back({i, static_cast<double>(i), {}});
+    many.functions.push_back({i, static_cast<double>(i), {}});
+    many.parked.push_back(i);
+  }
+  const std::string saved = encode(many);
+  EXPECT_LE(saved.size(), 42'000U);
+  const auto read = decode_wait_heritage(saved);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->stacks.size(), WaitHeritage::kMaxEntries);
+  EXPECT_EQ(read->stacks.front().amount, 4999);
+}
+
+/// A program of its own tables, as after a restart: ids differ, names do not.
+void warm_up(Waiter& successor, const std::string& saved, double lock) {
+  for (int i = 0; i < 3; ++i) successor.wait({"init", "open", "io_schedule_[k]"}, 0.1), (void)successor.tick();
+  ASSERT_TRUE(successor.detector().restore(saved));
+  for (int i = 0; i < 125; ++i) ASSERT_FALSE(successor.serve(1, lock)) << "its start-up is not judged";
+}
+
+TEST(WaitHeritage, ASuccessorIsJudgedByWhatItsPredecessorWaited) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Waiter before(seed);
+    for (int i = 0; i < 1500; ++i) ASSERT_FALSE(before.serve(1, 0.05)) << seed;
+    const std::string saved = before.detector().save();
+    Waiter same(seed + 100);
+    warm_up(same, saved, 0.05);
+    EXPECT_TRUE(same.detector().remembers());
+    for (int i = 0; i < 1500; ++i) ASSERT_FALSE(same.serve(1, 0.05)) << seed << ' ' << i;
+    Waiter slower(seed + 200);
+    warm_up(slower, saved, 0.6);
+    std::optional<Finding> finding;
+    int ticks = 0;
+    for (; ticks < 200 && !finding; ++ticks) finding = slower.serve(1, 0.6);
+    ASSERT_TRUE(finding) << seed;
+    EXPECT_EQ(slower.name(*finding), "update_row") << seed;
+    EXPECT_NEAR(finding->before, 0.05, 0.03) << seed;
+    EXPECT_NEAR(finding->after, 0.6, 0.2) << seed;
+  }
+}
+
+TEST(WaitHeritage, SavedAndRestoredIsNeverRestarted) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    // The same program twice, drawing the same numbers; one is saved and restored, as over a restart of the daemon.
+    Waiter on(seed);
+    Waiter restarted(seed);
+    for (int i = 0; i < 2000; ++i) {
+      ASSERT_FALSE(on.serve(1, 0.05));
+      ASSERT_FALSE(restarted.serve(1, 0.05));
+    }
+    ASSERT_TRUE(restarted.detector().restore(restarted.detector().save()));
+    for (int i = 0; i < 125; ++i) {
+      ASSERT_FALSE(on.serve(1, 0.05));
+      ASSERT_FALSE(restarted.serve(1, 0.05));
+    }
+    int found_on = 0;
+    int found_restarted = 0;
+    for (int i = 1; i < 300 && (found_on == 0 || found_restarted == 0); ++i) {
+      if (on.serve(1, 0.5) && found_on == 0) found_on = i;
+      if (restarted.serve(1, 0.5) && found_restarted == 0) found_restarted = i;
+    }
+    ASSERT_GT(found_on, 0) << seed;
+    EXPECT_NEAR(found_restarted, found_on, 3) << seed;
+  }
+}
+
 }  // namespace
 }  // namespace stackwatch

@@ -267,9 +267,11 @@ TEST_F(BaselineKeeperTest, ProbesOfAServiceAreKeptTogether) {
   keeper_->save_all();
   const auto parts = decode_learned(store_.rows[kRedisService].blob);
   ASSERT_TRUE(parts);
-  ASSERT_THAT(*parts, SizeIs(2));
-  EXPECT_EQ((*parts)[0].probe, ProbeKind::kOnCpu);
-  EXPECT_EQ((*parts)[1], (LearnedPart{ProbeKind::kPageFault, "composition", "faults"}));
+  ASSERT_THAT(*parts, SizeIs(3));
+  EXPECT_EQ((*parts)[0].detector, "composition");
+  EXPECT_EQ((*parts)[1].detector, "rate/cores");
+  EXPECT_EQ((*parts)[1].probe, ProbeKind::kOnCpu);
+  EXPECT_EQ((*parts)[2], (LearnedPart{ProbeKind::kPageFault, "composition", "faults"}));
 }
 
 }  // namespace
