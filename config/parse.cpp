@@ -45,6 +45,8 @@ constexpr Range kMemory{64 * kMebi, kTebi};
 // Room for a thousand alerts beside the log.
 constexpr Range kDisk{4 * kMebi, kTebi};
 constexpr Range kPercent{0.1, 100, "%"};
+// A nearly idle process may well take a hundred times of nearly nothing.
+constexpr Range kOverhead{0.1, 10000, "%"};
 // A stack is an entry in a kernel map that is as large as this times the attachments.
 constexpr Range kStacks{64, 65536};
 constexpr Range kAttachments{1, 4096};
@@ -151,7 +153,7 @@ void read_limits(const TreeTable& table, Position position, LimitsConfig& limits
   reader.number("cpu_percent", limits.cpu_percent, kPercent);
   reader.integer("stacks_per_process", limits.stacks_per_process, kStacks);
   reader.integer("attachments", limits.attachments, kAttachments);
-  reader.number("overhead_percent_per_process", limits.overhead_percent_per_process, kPercent);
+  reader.number("overhead_percent_per_process", limits.overhead_percent_per_process, kOverhead);
   reader.bytes("disk", limits.disk_bytes, kDisk);
   reader.finish();
 }
