@@ -282,6 +282,8 @@ void signal_all(const Children& children, int number) {
   for (const auto& child : children) child->signal(number);
 }
 
+constexpr const char* kNotAttached = " not attached";
+
 /// What of a process is asked for and not counted yet, as text.
 std::string loading(Asking& asking, int32_t pid) {
   const Reply reply = asking.ask("ListAttachments");
@@ -291,31 +293,43 @@ std::string loading(Asking& asking, int32_t pid) {
     for (const auto& probe : array_of(row, "loading").GetArray()) all += std::string(" ") + probe.GetString();
     return all;
   }
-  return " not attached";
+  return kNotAttached;
 }
 
-// Each program in a daemon that has not loaded it yet: loading takes 100 ms and more of a CPU, the daemon answers
-// meanwhile.
+/// Whether a daemon that has not loaded the program of a probe yet answers while it loads it, which takes 100 ms and
+/// more of a CPU: it attached the process, answered a question, and said then that the program is still to come. A
+/// daemon that waits for the program never says so, as it has it when it answers.
+bool answers_while_it_loads(const std::string& probe) {
+  DaemonUnderTest daemon(kQuiet);
+  EXPECT_TRUE(daemon.ready()) << daemon.process().output();
+  const Child burn({test_program("burn"), "--seconds", "120"});
+  Asking asking(daemon);
+  asking.ask("AddWatch", R"({"pid":)" + std::to_string(burn.pid()) + R"(,"probes":["on_cpu",")" + probe + R"("]})");
+  std::string still_to_come = kNotAttached;
+  for (const double end_s = now_s() + 60; still_to_come == kNotAttached && now_s() < end_s;) {
+    asking.ask("GetStatus");
+    still_to_come = loading(asking, burn.pid());
+  }
+  EXPECT_NE(still_to_come, kNotAttached);
+  Answering times =
+      ask_status_until(asking, daemon.process().pid(), 60, [&] { return loading(asking, burn.pid()).empty(); });
+  times.all.print(("status while " + probe + " is loaded").c_str());
+  EXPECT_LT(times.all.worst(), 5) << "it waits for more than a CPU";
+  EXPECT_EQ(loading(asking, burn.pid()), "") << probe;
+  const auto answer = daemon.ask({"stacks", std::to_string(burn.pid()), "--probe", probe});
+  EXPECT_EQ(answer.exit_code, 0) << probe << ": " << answer.output;
+  return !still_to_come.empty() && still_to_come != kNotAttached;
+}
+
+// On a busy machine the program may be there before we have a CPU to ask for it.
 TEST(Status, AnswersAtOnceWhileProgramsAreLoadedForARule) {
   STACKWATCH_REQUIRE_BPF();
-  size_t seen_loading = 0;
+  constexpr int kTries = 3;
   for (const std::string probe : {"off_cpu", "page_fault", "memory"}) {
-    DaemonUnderTest daemon(kQuiet);
-    ASSERT_TRUE(daemon.ready()) << daemon.process().output();
-    const Child burn({test_program("burn"), "--seconds", "120"});
-    Asking asking(daemon);
-    asking.ask("AddWatch", R"({"pid":)" + std::to_string(burn.pid()) + R"(,"probes":["on_cpu",")" + probe + R"("]})");
-    const bool was_loading = !loading(asking, burn.pid()).empty();
-    if (was_loading) ++seen_loading;
-    Answering times =
-        ask_status_until(asking, daemon.process().pid(), 60, [&] { return loading(asking, burn.pid()).empty(); });
-    times.all.print(("status while " + probe + " is loaded").c_str());
-    EXPECT_LT(times.all.worst(), 5) << "it waits for more than a CPU";
-    EXPECT_EQ(loading(asking, burn.pid()), "") << probe;
-    const auto answer = daemon.ask({"stacks", std::to_string(burn.pid()), "--probe", probe});
-    EXPECT_EQ(answer.exit_code, 0) << probe << ": " << answer.output;
+    bool answered = false;
+    for (int i = 0; i < kTries && !answered; ++i) answered = answers_while_it_loads(probe);
+    EXPECT_TRUE(answered) << "the daemon answers only when the program of " << probe << " is there";
   }
-  EXPECT_GE(seen_loading, 1U) << "the daemon answers only when the programs are there";
 }
 
 TEST(Status, AnswersAtOnceWhile200AttachedProcessesRestart) {
