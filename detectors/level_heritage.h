@@ -23,7 +23,7 @@ struct LevelHeritage {
   DayProfile day;
 };
 
-/// Versioned; 136 bytes, and 729 more where times of day are known.
+/// Versioned; 136 bytes, and 728 more where times of day are known.
 [[nodiscard]] std::string encode(const LevelHeritage& heritage);
 /// An error where the bytes are of another version, cut off, or make no sense.
 [[nodiscard]] Result<LevelHeritage> decode_level_heritage(std::string_view bytes);
