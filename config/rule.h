@@ -9,8 +9,8 @@
 
 namespace stackwatch {
 
-/// Fewer samples than one per second and CPU say nothing within a minute. More than 4000, what `perf record` takes unless
-/// told, cost a process over 5 % of its CPU time.
+/// Fewer samples than one per second and CPU say nothing within a minute. More than 4000, what `perf record` takes
+/// unless told, cost a process over 5 % of its CPU time.
 inline constexpr double kMinFrequencyHz = 1;
 inline constexpr double kMaxFrequencyHz = 4000;
 

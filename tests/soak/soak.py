@@ -39,6 +39,9 @@ FLAT_BYTES_PER_HOUR = 12e6
 FLAT_FDS_PER_HOUR = 4
 STATUS_S = 0.1
 
+# systemd/message_ids.h
+FIRING = "9fc0a0ab93f14d3cb7f955ba7f7e61f4"
+
 CONFIG = """[[watch]]
 name = "changer*"
 [[watch]]
@@ -150,7 +153,8 @@ class Shifts:
 def judge_alerts(daemon, shifts, own):
     """Rows for the table, and every entry that was not asked for."""
     firing = [e for e in daemon.entries if e.get("STACKWATCH_STATE") == "firing"]
-    by_id = collections.Counter(e["STACKWATCH_ALERT_ID"] for e in firing)
+    # A function that is found later is told too, under a message id of its own.
+    by_id = collections.Counter(e["STACKWATCH_ALERT_ID"] for e in firing if e["MESSAGE_ID"] == FIRING)
     delays, lost, starved, false, more = [], [], [], [], []
     wanted = set()
     truths = {pid: truth for pid, truth in shifts.truths()}
