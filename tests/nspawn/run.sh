@@ -4,12 +4,11 @@
 # tests/nspawn/inside.sh says what. The Debian is debootstrap's smallest with systemd, and redis-server to be watched; it
 # is made once, in build/nspawn/, and each run has it through an overlay.
 #   usage: run.sh PACKAGE.deb SHIFT_PROGRAM
+#          run.sh --prepare      only makes that Debian, where it is not there yet
 # Ends with 77 and the reason where this machine cannot do that.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
-package=$(readlink -f "$1")
-shift_program=$(readlink -f "$2")
 base=$(readlink -f "$here/../..")/build/nspawn/bookworm
 # An ordinary run takes four minutes; on a machine with much else to do, longer.
 seconds=${STACKWATCH_NSPAWN_SECONDS:-900}
@@ -37,6 +36,9 @@ if [ ! -d "$base" ]; then
   make_base >"$(mkdir -p "${base%/*}" && echo "$base.log")" 2>&1 ||
     skip "debootstrap cannot make a Debian 12: $(tail -n 1 "$base.log"); all of it in $base.log"
 fi
+[ "$1" != --prepare ] || exit 0
+package=$(readlink -f "$1")
+shift_program=$(readlink -f "$2")
 
 # An overlay cannot lie on an overlay: where /var/tmp is one, mounting fails below.
 work=$(mktemp -d /var/tmp/stackwatch-nspawn-XXXXXX)

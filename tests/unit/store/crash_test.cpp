@@ -70,8 +70,8 @@ TEST_F(CrashTest, EveryCommitSurvivesSigkillAtRandomMoments) {
 }
 
 // What a power cut leaves is some state of the file and some state of the log, each as of a moment: here copies taken
-// while another process is held up, the log cut at any byte. Not where pages are just moved from the log to the file: that
-// begins when the whole log is on the disk.
+// while another process is held up, the log cut at any byte. Not where pages are just moved from the log to the file:
+// that begins when the whole log is on the disk.
 TEST_F(CrashTest, ACopyOfFileAndCutLogOpens) {
   std::mt19937 random(7);
   std::array<int, 2> pipe_fds{};
