@@ -25,12 +25,17 @@ class CpuEvents {
   /// first open().
   void give(EventsByCpu events);
   /// Opens the events in place of those of an earlier call; these go on where the kernel refuses the new ones.
-  /// `between` runs when the old ones have stopped and the new ones have not begun.
-  [[nodiscard]] Result<void> open(bpf_program& program, const CpuEvent& event, const std::function<void()>& between);
+  /// `were_away`: all CPUs but one may have been offline since, as in a suspended machine. `between` runs when the old
+  /// ones have stopped and the new ones have not begun.
+  [[nodiscard]] Result<void> open(bpf_program& program, const CpuEvent& event, bool were_away,
+                                  const std::function<void()>& between);
   void close();
   [[nodiscard]] bool is_open() const { return is_open_; }
   /// What is open; meaningless where nothing is.
   [[nodiscard]] const CpuEvent& event() const { return event_; }
+  /// Those that were given are of no use any more, and the kernel lets us open none: whoever gave them must give new
+  /// ones.
+  [[nodiscard]] bool are_lost() const { return are_lost_; }
   /// Whether CPUs went online or offline since: an event does not survive its CPU.
   [[nodiscard]] bool cpus_changed() const;
 
@@ -40,8 +45,8 @@ class CpuEvents {
     BpfLink link;
     int fd = -1;  // the link's
   };
-  [[nodiscard]] static Result<void> start_given(Given& given, bpf_program& program, const CpuEvent& event,
-                                                const LibbpfMessages& messages);
+  [[nodiscard]] static bool start_given(Given& given, bpf_program& program, const CpuEvent& event);
+  [[nodiscard]] Result<UniqueFd> open_own(int cpu, const CpuEvent& event);
 
   std::vector<BpfLink> own_;
   std::map<int, Given> given_;
@@ -49,6 +54,8 @@ class CpuEvents {
   std::string online_;
   CpuEvent event_;
   bool is_open_ = false;
+  bool were_given_ = false;
+  bool are_lost_ = false;
 };
 
 }  // namespace stackwatch

@@ -26,6 +26,7 @@ int failed(const char* what, int error_number) {
 // FDPOLL=0: an event without a buffer always looks hung up, and would be thrown out again. Those of an earlier start
 // are.
 int store(const std::vector<NamedDescriptor>& events) {
+  // (What is left of CPUs that are offline now, the daemon leaves alone.)
   for (const auto& [name, event] : events) {
     if (const int sent = sd_notify(0, ("FDSTOREREMOVE=1\nFDNAME=" + name).c_str()); sent <= 0) {
       return failed("no service manager listens ($NOTIFY_SOCKET)", sent == 0 ? ENOENT : -sent);

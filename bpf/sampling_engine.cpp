@@ -30,18 +30,23 @@ class SamplingEngine final : public StackEngine {
   SamplingEngine& operator=(const SamplingEngine&) = delete;
 
   Result<void> load_now() { return ensure_loaded(); }
-  void give(EventsByCpu events) { events_.give(std::move(events)); }
+  void give(EventsByCpu events) {
+    events_.give(std::move(events));
+    suspended_ns_ = suspended_ns();
+  }
+  [[nodiscard]] bool wants_restart() const override { return events_.are_lost(); }
 
  private:
   Result<Program> load() override;
   Result<void> fit() override;
   [[nodiscard]] CpuEvent wanted_event() const;
+  [[nodiscard]] uint64_t suspended_ns() const;
 
   ProbeKind kind_;
   SamplingLimits limits_;
   std::unique_ptr<sampling_bpf, SkeletonDeleter> skeleton_;
   CpuEvents events_;
-  uint64_t suspended_ns_ = 0;  // boot time minus monotonic time when the events were opened
+  uint64_t suspended_ns_ = 0;  // suspended_ns() when the events were opened or given
 };
 
 Result<StackEngine::Program> SamplingEngine::load() {
@@ -73,6 +78,14 @@ CpuEvent SamplingEngine::wanted_event() const {
           .period = 0};
 }
 
+// How long the machine has slept since its start: boot time minus monotonic time. The clock that is ahead is read last:
+// on a machine that never slept both are equal, and less than nothing is a lot.
+uint64_t SamplingEngine::suspended_ns() const {
+  const uint64_t monotonic_ns = clock().monotonic_ns();
+  const uint64_t boottime_ns = clock().boottime_ns();
+  return boottime_ns > monotonic_ns ? boottime_ns - monotonic_ns : 0;
+}
+
 Result<void> SamplingEngine::fit() {
   if (targets().empty()) {
     events_.close();
@@ -80,16 +93,14 @@ Result<void> SamplingEngine::fit() {
   }
   const CpuEvent wanted = wanted_event();
   // A suspended machine takes its CPUs offline and online again before anybody can look.
-  // The clock that is ahead is read last: on a machine that never slept both are equal, and less than nothing is a lot.
-  const uint64_t monotonic_ns = clock().monotonic_ns();
-  const uint64_t boottime_ns = clock().boottime_ns();
-  const uint64_t suspended_ns = boottime_ns > monotonic_ns ? boottime_ns - monotonic_ns : 0;
-  const bool slept = suspended_ns > suspended_ns_ + kSleepNs;
+  const uint64_t suspended = suspended_ns();
+  const bool slept = suspended > suspended_ns_ + kSleepNs;
   if (events_.is_open() && events_.event() == wanted && !slept && !events_.cpus_changed()) return {};
-  suspended_ns_ = suspended_ns;
   // Thinning must never see a rate that is not the events' own.
-  return events_.open(*skeleton_->progs.sample, wanted,
-                      [&] { skeleton_->bss->base_rate_mhz = wanted.frequency_hz * abi::kMilliHertz; });
+  auto opened = events_.open(*skeleton_->progs.sample, wanted, slept,
+                             [&] { skeleton_->bss->base_rate_mhz = wanted.frequency_hz * abi::kMilliHertz; });
+  if (opened) suspended_ns_ = suspended;  // where it is refused it is still so at the next tick
+  return opened;
 }
 
 Result<std::unique_ptr<SamplingEngine>> make_engine(const Clock& clock, ProbeKind kind, const SamplingLimits& limits,

@@ -84,6 +84,8 @@ class ProbeEngine {
   /// Blocks, at most so long, until what is attached really counts, where that takes its time: for programs that have
   /// nothing else to do.
   virtual void wait_until_counting(double /*seconds*/) {}
+  /// Whether what it was given at the start is of no use any more, and only a new start of this program brings new.
+  [[nodiscard]] virtual bool wants_restart() const { return false; }
   /// What a person should know, each once: the caller logs it.
   [[nodiscard]] virtual std::vector<Error> take_events() { return {}; }
   /// Why an attached process is not counted, or not wholly; empty where it is.

@@ -76,6 +76,7 @@ class App {
   void tick(uint64_t missed);
   void reload();
   void stop(const char* why);
+  std::optional<Error> ended_;  // why it ends by itself
 
   AppOptions options_;
   Config config_;
@@ -325,12 +326,20 @@ Result<void> App::run() {
   tick(0);
   auto done = loop_->run();
   sd_notify(0, "STOPPING=1");
-  return done;
+  return ended_ ? Failure(*ended_) : done;
 }
 
 // The watchdog hears of completed ticks only: a daemon that answers but does not look is stuck.
 void App::tick(uint64_t missed) {
-  if (!daemon_->tick(missed)) return;
+  const bool done = daemon_->tick(missed);
+  if (std::ranges::any_of(engines(), &ProbeEngine::wants_restart)) {
+    ended_ = fail("sample all CPUs",
+                  "a CPU was offline, the events that were opened for us ended with it, and new ones are refused",
+                  "a new start brings new ones: the service manager sees to it")
+                 .value();
+    loop_->stop();
+  }
+  if (!done) return;
   if (watchdog_) sd_notify(0, "WATCHDOG=1");
   if (!ready_) sd_notify(0, "READY=1");
   ready_ = true;

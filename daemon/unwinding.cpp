@@ -107,6 +107,7 @@ class UnwindingEngine final : public ProbeEngine {
     cost.map_bytes += unwinding_->maps()->map_bytes();
     return cost;
   }
+  [[nodiscard]] bool wants_restart() const override { return inner_->wants_restart(); }
   [[nodiscard]] std::vector<Error> take_events() override {
     std::vector<Error> events = inner_->take_events();
     for (Error& event : unwinding_->take_events()) events.push_back(std::move(event));

@@ -189,14 +189,19 @@ void WaitDetector::end_start_up() {
   start_up_s_.reset();
   StackCounts seen;
   for (size_t i = 0; i < window_.size(); ++i) seen.add(window_[i], index_);
+  StackCounts unknown = seen;
   for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
-    if (stack_names_[stack] != 0) baseline_.by_stack[stack] += inherited_stacks_.claim(stack_names_[stack]);
+    if (stack_names_[stack] == 0) continue;
+    const double known = inherited_stacks_.claim(stack_names_[stack]);
+    baseline_.by_stack[stack] += known;
+    // What the predecessor counted is compared and not parked, however long it takes now.
+    if (known > 0 && stack < unknown.by_stack.size()) unknown.by_stack[stack] = 0;
   }
   std::vector<uint32_t> order(function_names_.size());
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, [&seen](uint32_t a, uint32_t b) { return seen.function(a) > seen.function(b); });
   for (const uint32_t f : order) baseline_.by_function[f] += inherited_functions_.claim(function_names_[f]);
-  leave_out_main_waits(seen);
+  leave_out_main_waits(unknown);
   evidence_.reset_all();
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
     if (streams_[stream].used) begin_moments(stream);

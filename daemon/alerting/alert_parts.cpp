@@ -28,8 +28,16 @@ bool is_same(const Alert::Part& part, const Alert& alert) {
 // Of the alert's own process the told change is what a function is compared with: all that began at one time would be
 // one incident by way of the change of the whole process, else.
 AlertRecord* AlertPolicy::incident_of(const AlertRecord& record) {
+  // What was a part before a restart of the daemon is one again, however long its detector took to see it again.
+  const auto was_part_of = [&record](const AlertRecord& told) {
+    return told.restored_s > 0 && !record.alert.shift && told.alert.process.key == record.alert.process.key &&
+           std::ranges::any_of(told.alert.parts, [&](const Alert::Part& part) {
+             return is_same(part, record.alert) && (part.after >= part.before) == record.grows();
+           });
+  };
   for (AlertRecord& part : active_) {
     AlertRecord& told = part.told();
+    if (told.alert.is_firing() && was_part_of(told)) return &told;
     const bool counts = &part == &told || part.alert.process.key != told.alert.process.key;
     if (counts && told.alert.is_firing() && same_incident(part, record, options_.onset_overlap_s)) return &told;
   }

@@ -28,7 +28,7 @@ answers() { stackwatch status --json; }
 # A line of JSON has KEY with a VALUE (a regular expression).
 has() { grep -qE "\"$1\":\"?$2"; }
 # Two for each CPU, however often it was started.
-events_are_kept() { [ "$(systemctl show -P NFileDescriptorStore stackwatch)" = $((2 * $(nproc --all))) ]; }
+events_are_kept() { [ "$(systemctl show -P NFileDescriptorStore stackwatch)" = $((2 * $(getconf _NPROCESSORS_ONLN))) ]; }
 restarted_since() { [ "$(main_pid)" != "$1" ] && [ "$(main_pid)" != 0 ] && answers; }
 start_count_forgotten() { systemctl reset-failed stackwatch 2>/dev/null || true; }
 

@@ -333,6 +333,17 @@ TEST_F(PartsTest, AfterARestartTheFunctionIsStillToldOnceAndTheOnsetStays) {
   EXPECT_THAT(run_probes(20, {{kCensus, {}}, {kMemory, {leak(now_s())}}}), IsEmpty()) << "not once more";
 }
 
+// Detectors that remember do not judge the first minutes, and then see an onset that is none.
+TEST_F(PartsTest, MinutesAfterARestartAPartJoinsAgainToo) {
+  const std::vector<Finding> stands = {composition({"main", "lookup"})};
+  run_probes(30, {{kOnCpu, stands}, {kCensus, {busier(onset_s_)}}});
+  ASSERT_THAT(only().parts, SizeIs(1));
+  restart();
+  run_probes(200, {{kOnCpu, stands}, {kCensus, {}}});
+  EXPECT_THAT(run_probes(40, {{kOnCpu, stands}, {kCensus, {busier(now_s())}}}), IsEmpty());
+  EXPECT_TRUE(only().parts[0].stands);
+}
+
 TEST_F(PartsTest, LongAfterARestartANewChangeIsAnAlertOfItsOwn) {
   run_probes(8, {{kOnCpu, {composition({"main", "lookup"})}}});
   restart();

@@ -280,6 +280,27 @@ TEST(WaitHeritage, ASuccessorIsJudgedByWhatItsPredecessorWaited) {
   }
 }
 
+// A wait whose names say nothing, as on a pipe: were it parked at the end of the start-up because it is long now, the
+// regression that came with a restart would never be told.
+TEST(WaitHeritage, AWaitThatThePredecessorKnewIsNotParkedBecauseItIsLong) {
+  const Frames pipe = {"main", "serve", "fetch", "read", "pipe_read_[k]", "schedule_[k]"};
+  const auto serve = [&pipe](Waiter& waiter, double threads) {
+    waiter.wait(pipe, waiter.heavy(threads));
+    return waiter.serve(1);
+  };
+  Waiter before(1);
+  for (int i = 0; i < 1500; ++i) ASSERT_FALSE(serve(before, 0.05));
+  Waiter after(2);
+  for (int i = 0; i < 3; ++i) after.wait({"init", "open", "io_schedule_[k]"}, 0.1), (void)after.tick();
+  ASSERT_TRUE(after.detector().restore(before.detector().save()));
+  std::optional<Finding> finding;
+  for (int i = 0; i < 400 && !finding; ++i) finding = serve(after, 0.6);
+  ASSERT_TRUE(finding);
+  EXPECT_EQ(after.name(*finding), "fetch");
+  EXPECT_NEAR(finding->before, 0.05, 0.03);
+  EXPECT_NEAR(finding->after, 0.6, 0.2);
+}
+
 TEST(WaitHeritage, SavedAndRestoredIsNeverRestarted) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     // The same program twice, drawing the same numbers; one is saved and restored, as over a restart of the daemon.
