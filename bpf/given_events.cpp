@@ -44,10 +44,12 @@ Result<std::vector<NamedDescriptor>> open_events_to_give() {
 
 GivenEvents sort_given_events(std::vector<NamedDescriptor> descriptors) {
   GivenEvents given;
-  for (auto& [name, descriptor] : descriptors) {
-    if (const int clock_cpu = cpu_in(name, kClock); clock_cpu >= 0) given.clock[clock_cpu] = std::move(descriptor);
-    if (const int fault_cpu = cpu_in(name, kPageFaults); fault_cpu >= 0)
-      given.page_faults[fault_cpu] = std::move(descriptor);
+  for (NamedDescriptor& one : descriptors) {
+    if (const int clock_cpu = cpu_in(one.first, kClock); clock_cpu >= 0) {
+      given.clock[clock_cpu] = std::move(one.second);
+    } else if (const int fault_cpu = cpu_in(one.first, kPageFaults); fault_cpu >= 0) {
+      given.page_faults[fault_cpu] = std::move(one.second);
+    }
   }
   return given;
 }
