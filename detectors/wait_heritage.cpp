@@ -142,7 +142,7 @@ std::string WaitDetector::save() const {
   inherited_functions_.add_to(out.functions);
   out.parked.insert(out.parked.end(), parked_.begin(), parked_.end());
   std::ranges::sort(out.parked);
-  out.parked.erase(std::ranges::unique(out.parked).begin(), out.parked.end());
+  out.parked.erase(std::unique(out.parked.begin(), out.parked.end()), out.parked.end());
   return encode(std::move(out));
 }
 
