@@ -69,7 +69,9 @@ Result<void> CpuEvents::open(bpf_program& program, const CpuEvent& event, bool w
 
 Result<UniqueFd> CpuEvents::open_own(int cpu, const CpuEvent& event) {
   auto opened = open_cpu_event(cpu, event);
-  if (!opened && were_given_) are_lost_ = true;
+  // A rate that the kernel refuses is no reason to start again.
+  const CpuEvent slowest = {.config = event.config, .frequency_hz = 0, .period = kNsPerSecond};
+  if (!opened && were_given_ && !open_cpu_event(cpu, slowest)) are_lost_ = true;
   return opened;
 }
 

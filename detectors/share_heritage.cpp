@@ -2,9 +2,9 @@
 #include "detectors/share_heritage.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <utility>
+
+#include "detectors/saved_bytes.h"
 
 namespace stackwatch {
 namespace {
@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t kMagic = 0x3265726168737773;    // "swshare2": the last digit is the version
 constexpr uint64_t kMagicV1 = 0x3165726168737773;  // without frames
 constexpr size_t kMaxDepth = 1024;                 // the probes give less than 256
-constexpr uint64_t kUnknown = 0xffff;              // a frame whose function is not in the list
+constexpr uint16_t kUnknown = 0xffff;              // a frame whose function is not in the list
 static_assert(ShareHeritage::kMaxEntries < kUnknown);
 constexpr uint64_t kFnvBasis = 0xcbf29ce484222325;
 constexpr uint64_t kFnvPrime = 0x100000001b3;
@@ -24,44 +24,6 @@ uint64_t hash(std::string_view text, uint64_t seed) {
   return (seed ^ 0xff) * kFnvPrime;  // no name contains this byte: "ab" + "c" is not "a" + "bc"
 }
 
-void put(std::string& out, uint64_t value) {
-  for (int i = 0; i < 8; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
-}
-void put_short(std::string& out, uint64_t value) {
-  for (int i = 0; i < 2; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
-}
-void put(std::string& out, double value) { put(out, std::bit_cast<uint64_t>(value)); }
-
-/// Reads numbers one after the other; after the end it gives zeros and is not ok().
-class Bytes {
- public:
-  explicit Bytes(std::string_view bytes) : bytes_(bytes) {}
-  uint64_t integer(size_t width = 8) {
-    uint64_t value = 0;
-    if (at_ + width > bytes_.size()) {
-      ok_ = false;
-      return 0;
-    }
-    for (size_t i = 0; i < width; ++i) {
-      value |= static_cast<uint64_t>(static_cast<uint8_t>(bytes_[at_ + i])) << (8 * i);
-    }
-    at_ += width;
-    return value;
-  }
-  double amount() {
-    const double value = std::bit_cast<double>(integer());
-    if (!std::isfinite(value) || value < 0) ok_ = false;
-    return value;
-  }
-  [[nodiscard]] bool ok() const { return ok_; }
-  [[nodiscard]] bool at_end() const { return at_ == bytes_.size(); }
-
- private:
-  std::string_view bytes_;
-  size_t at_ = 0;
-  bool ok_ = true;
-};
-
 template <class Entry>
 void keep_largest(std::vector<Entry>& entries) {
   std::ranges::sort(
@@ -70,7 +32,7 @@ void keep_largest(std::vector<Entry>& entries) {
 }
 
 template <class Entry>
-bool take_entries(Bytes& bytes, double total, std::vector<Entry>& entries) {
+bool take_entries(SavedReader& bytes, double total, std::vector<Entry>& entries) {
   const uint64_t size = bytes.integer();
   if (size > ShareHeritage::kMaxEntries) return false;
   for (uint64_t i = 0; i < size && bytes.ok(); ++i) {
@@ -83,17 +45,17 @@ bool take_entries(Bytes& bytes, double total, std::vector<Entry>& entries) {
   return true;
 }
 
-bool take_frames(Bytes& bytes, ShareHeritage& heritage) {
+bool take_frames(SavedReader& bytes, ShareHeritage& heritage) {
   FunctionKeys keys;
   std::vector<uint64_t> key_of;
   for (const auto& function : heritage.functions) key_of.push_back(keys.next(function.name));
   size_t left = ShareHeritage::kMaxFrames;
   for (ShareHeritage::Stack& stack : heritage.stacks) {
-    const uint64_t size = bytes.integer(2);
+    const uint64_t size = bytes.small();
     if (size > std::min(left, kMaxDepth)) return false;
     left -= size;
     for (uint64_t i = 0; i < size && bytes.ok(); ++i) {
-      const uint64_t place = bytes.integer(2);
+      const uint64_t place = bytes.small();
       if (place != kUnknown && place >= key_of.size()) return false;
       stack.frames.push_back(place == kUnknown ? 0 : key_of[place]);
     }
@@ -140,39 +102,40 @@ uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functio
 }
 
 std::string encode(const ShareHeritage& heritage) {
-  std::string out;
-  put(out, kMagic);
+  SavedWriter out;
+  out.put(kMagic);
   for (const double value : {heritage.total, heritage.squares, heritage.wall_s, heritage.cpu_s, heritage.ticks}) {
-    put(out, value);
+    out.put(value);
   }
-  for (const double value : heritage.dispersion) put(out, value);
+  for (const double value : heritage.dispersion) out.put(value);
   const auto put_entries = [&out](const auto& entries) {
     const size_t size = std::min(entries.size(), ShareHeritage::kMaxEntries);
-    put(out, static_cast<uint64_t>(size));
+    out.put(static_cast<uint64_t>(size));
     for (size_t i = 0; i < size; ++i) {
-      put(out, entries[i].name);
-      put(out, entries[i].count);
+      out.put(entries[i].name);
+      out.put(entries[i].count);
     }
     return size;
   };
   const size_t stacks = put_entries(heritage.stacks);
   const size_t functions = put_entries(heritage.functions);
-  std::unordered_map<uint64_t, uint64_t> places;
+  std::unordered_map<uint64_t, uint16_t> places;
   FunctionKeys keys;
-  for (size_t i = 0; i < functions; ++i) places.emplace(keys.next(heritage.functions[i].name), i);
+  for (size_t i = 0; i < functions; ++i)
+    places.emplace(keys.next(heritage.functions[i].name), static_cast<uint16_t>(i));
   for (size_t i = 0; i < stacks; ++i) {
     const auto& frames = heritage.stacks[i].frames;
-    put_short(out, static_cast<uint64_t>(frames.size()));
+    out.put(static_cast<uint16_t>(frames.size()));
     for (const uint64_t key : frames) {
       const auto place = places.find(key);
-      put_short(out, place == places.end() ? kUnknown : place->second);
+      out.put(place == places.end() ? kUnknown : place->second);
     }
   }
-  return out;
+  return out.take();
 }
 
 Result<ShareHeritage> decode_share_heritage(std::string_view text) {
-  Bytes bytes(text);
+  SavedReader bytes(text);
   const uint64_t magic = bytes.integer();
   if (magic != kMagic && magic != kMagicV1) return refuse("it is of another version, or no baseline");
   ShareHeritage out;
