@@ -12,7 +12,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr const char* kWhat = "write the output";
+constexpr const char* kWriteOutput = "write the output";
 constexpr const char* kGone = "its reader is gone";
 
 }  // namespace
@@ -23,18 +23,18 @@ Result<void> write_output(int fd, std::string_view text) {
     if (count >= 0) {
       text.remove_prefix(static_cast<size_t>(count));
     } else if (errno == EPIPE) {
-      return fail(kWhat, kGone);
+      return fail(kWriteOutput, kGone);
     } else if (errno == EAGAIN) {
       pollfd entry{fd, POLLOUT, 0};  // somebody has made the terminal non-blocking
       poll(&entry, 1, -1);
     } else if (errno != EINTR) {
-      return fail_errno(kWhat, errno);
+      return fail_errno(kWriteOutput, errno);
     }
   }
   return {};
 }
 
-bool reader_is_gone(const Error& error) { return error.what == kWhat && error.why == kGone; }
+bool reader_is_gone(const Error& error) { return error.what == kWriteOutput && error.why == kGone; }
 
 int report_error(const Error& error) {
   if (reader_is_gone(error)) return 0;

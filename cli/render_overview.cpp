@@ -46,7 +46,7 @@ std::string limits_text(const JsonValue& status) {
   return text;
 }
 
-std::string state_text(const JsonValue& status, const Style& style) {
+std::string daemon_state_text(const JsonValue& status, const Style& style) {
   const JsonValue& state = object_of(status, "state");
   const std::string path = safe_text(text_of(state, "path"), 256);
   if (path.empty()) return "none";
@@ -108,7 +108,7 @@ std::string render_status(const JsonValue& status, const Style& style) {
   text += labelled("clients", count(status, "control_clients") + ", " + count(status, "control_refused") +
                                   " refused, " + count(status, "control_dropped") + " dropped");
   text += labelled("limits", limits_text(status));
-  text += labelled("state", state_text(status, style));
+  text += labelled("state", daemon_state_text(status, style));
   text += labelled("lost", losses_text(object_of(status, "lost")));
   return text + warnings_text(status, style);
 }

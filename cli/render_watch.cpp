@@ -11,7 +11,7 @@ namespace stackwatch {
 namespace {
 
 constexpr size_t kPathFrames = 4;  // the function, and enough callers to tell where it was called from
-constexpr size_t kFrameColumns = 40;
+constexpr size_t kSharesFrameColumns = 40;
 constexpr size_t kShownProcesses = 3;
 constexpr size_t kMatcherColumns = 40;
 /// About once in a thousand rows by chance.
@@ -24,13 +24,13 @@ std::string path_text(const JsonValue& frames) {
   for (auto frame = frames.End(); frame != frames.Begin() && shown < kPathFrames; ++shown) {
     --frame;
     if (shown > 0) text += " < ";
-    text += frame->IsString() ? safe_text({frame->GetString(), frame->GetStringLength()}, kFrameColumns) : "?";
+    text += frame->IsString() ? safe_text({frame->GetString(), frame->GetStringLength()}, kSharesFrameColumns) : "?";
   }
   if (frames.Size() > shown) text += " < " + std::to_string(frames.Size() - shown) + " more";
   return text.empty() ? "(no frames)" : text;
 }
 
-std::string processes_text(const JsonValue& shares) {
+std::string shares_text(const JsonValue& shares) {
   std::string text;
   size_t shown = 0;
   for (const JsonValue& share : shares.GetArray()) {
@@ -64,7 +64,7 @@ std::string render_unusual_stacks(const JsonValue& reply, const Style& style, si
   for (const JsonValue& row : array_of(reply, "stacks").GetArray()) {
     const bool striking = std::abs(number_of(row, "score").value_or(0)) > kStrikingScore;
     table.add({fixed_text(number_of(row, "score"), 1), fixed_text(number_of(row, "before_cores"), 3),
-               fixed_text(number_of(row, "now_cores"), 3), processes_text(array_of(row, "processes")),
+               fixed_text(number_of(row, "now_cores"), 3), shares_text(array_of(row, "processes")),
                path_text(array_of(row, "frames"))},
               striking ? Table::Emphasis::kWarning : Table::Emphasis::kNone);
   }

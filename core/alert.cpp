@@ -6,15 +6,15 @@
 namespace stackwatch {
 namespace {
 
-constexpr std::array<std::string_view, 3> kNames = {"pending", "firing", "resolved"};
+constexpr std::array<std::string_view, 3> kStateNames = {"pending", "firing", "resolved"};
 
 }  // namespace
 
-std::string_view to_string(AlertState state) { return kNames[static_cast<size_t>(state)]; }
+std::string_view to_string(AlertState state) { return kStateNames[static_cast<size_t>(state)]; }
 
 std::optional<AlertState> parse_alert_state(std::string_view name) {
-  for (size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == name) return static_cast<AlertState>(i);
+  for (size_t i = 0; i < kStateNames.size(); ++i) {
+    if (kStateNames[i] == name) return static_cast<AlertState>(i);
   }
   return std::nullopt;
 }

@@ -7,15 +7,16 @@
 namespace stackwatch {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames = {"on_cpu", "blocked", "run_queue", "memory", "page_fault", "census"};
+constexpr std::array<std::string_view, 6> kProbeNames = {"on_cpu", "blocked",    "run_queue",
+                                                         "memory", "page_fault", "census"};
 
 }  // namespace
 
-std::string_view to_string(ProbeKind kind) { return kNames[static_cast<size_t>(kind)]; }
+std::string_view to_string(ProbeKind kind) { return kProbeNames[static_cast<size_t>(kind)]; }
 
 std::optional<ProbeKind> parse_probe_kind(std::string_view name) {
-  for (size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == name) return static_cast<ProbeKind>(i);
+  for (size_t i = 0; i < kProbeNames.size(); ++i) {
+    if (kProbeNames[i] == name) return static_cast<ProbeKind>(i);
   }
   return std::nullopt;
 }

@@ -7,15 +7,15 @@
 namespace stackwatch {
 namespace {
 
-constexpr double kMaxCores = 1e6;
+constexpr double kMaxWorkerCores = 1e6;
 // A median over the nearest so many siblings in the list is as good as over thousands, and bounds a tick of a service
 // with n workers to 32 n.
 constexpr size_t kCompared = 32;
 
 bool usable(const PeerSample& sample) {
   return sample.service != 0 && std::isfinite(sample.time_s) && std::isfinite(sample.interval_s) &&
-         sample.interval_s > 0 && sample.on_cpu_s >= 0 && sample.on_cpu_s <= kMaxCores * sample.interval_s &&
-         sample.run_queue_s >= 0 && sample.run_queue_s <= kMaxCores * sample.interval_s && sample.weight > 0 &&
+         sample.interval_s > 0 && sample.on_cpu_s >= 0 && sample.on_cpu_s <= kMaxWorkerCores * sample.interval_s &&
+         sample.run_queue_s >= 0 && sample.run_queue_s <= kMaxWorkerCores * sample.interval_s && sample.weight > 0 &&
          std::isfinite(sample.weight);
 }
 

@@ -16,7 +16,7 @@ namespace {
 /// that may have been chance is one.
 constexpr int kStrikesOfACrash = 2;
 constexpr int kStrikesOfChance = 1;
-constexpr int kMaxStrikes = 2;
+constexpr int kMaxFailures = 2;
 /// Places kept of each object: libc is mapped by everybody, and one of a few will be alive when it must be reopened.
 constexpr size_t kMaxPlaces = 4;
 constexpr uint64_t kSweepNs = 1'000'000'000;
@@ -303,14 +303,14 @@ void ObjectTable::on_death(std::optional<uint32_t> culprit, bool certain) {
 /// What a file loses that ended a worker: first its debug information, the most of what was read of it, then its names.
 void ObjectTable::punish(uint32_t id, Object& object, bool certain) {
   object.strikes += certain ? kStrikesOfACrash : kStrikesOfChance;
-  if (object.strikes < kMaxStrikes) return;
+  if (object.strikes < kMaxFailures) return;
   const bool has_debug = object.has_debug_info && !object.symbols_only;
   events_.push_back(Error{ErrorKind::kFailed, "read " + object.path, "it ended the process that reads symbols",
                           has_debug ? "its functions are named by its symbol table alone"
                                     : "its functions are all called " + object.label});
   if (!has_debug) return mark_bad(id, object);
   object.symbols_only = true;
-  object.strikes = kMaxStrikes - 1;  // no more patience than that
+  object.strikes = kMaxFailures - 1;  // no more patience than that
 }
 
 void ObjectTable::dispatch() {

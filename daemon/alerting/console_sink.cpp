@@ -21,10 +21,10 @@
 namespace stackwatch {
 namespace {
 
-constexpr size_t kMaxFrame = 100;       // a name that fills a line of a wide terminal
-constexpr size_t kRootFrames = 4;       // say which thread or loop it is
-constexpr size_t kLeafFrames = 8;       // say where in it
-constexpr size_t kMaxContributors = 3;  // the rest is in `stackwatch show`
+constexpr size_t kFrameColumns = 100;     // a name that fills a line of a wide terminal
+constexpr size_t kRootFrames = 4;         // say which thread or loop it is
+constexpr size_t kLeafFrames = 8;         // say where in it
+constexpr size_t kContributorsShown = 3;  // the rest is in `stackwatch show`
 
 constexpr std::string_view kReset = "\x1b[0m";
 constexpr std::string_view kDim = "\x1b[2m";
@@ -95,7 +95,7 @@ std::string stack_line(const std::vector<std::string>& stack) {
       parts.push_back(fmt::format("… {} more …", left_out));
       i += left_out;
     }
-    parts.push_back(printable(stack[i], kMaxFrame));
+    parts.push_back(printable(stack[i], kFrameColumns));
   }
   return fmt::format("{}", fmt::join(parts, " → "));
 }
@@ -111,12 +111,12 @@ std::string value_line(const Alert& alert) {
 
 std::string contributors_line(const Alert& alert) {
   std::string out;
-  const size_t shown = std::min(alert.contributors.size(), kMaxContributors);
+  const size_t shown = std::min(alert.contributors.size(), kContributorsShown);
   for (size_t i = 0; i < shown; ++i) {
     const Alert::Contributor& c = alert.contributors[i];
     const bool process = c.frame.starts_with("[process, ");
     const std::string unit = process ? c.frame.substr(10, c.frame.size() - 11) : alert.unit_of_measure;
-    out += fmt::format("{}{} {} → {}", i > 0 ? ", " : "", process ? "the process" : printable(c.frame, kMaxFrame),
+    out += fmt::format("{}{} {} → {}", i > 0 ? ", " : "", process ? "the process" : printable(c.frame, kFrameColumns),
                        value_text(c.before, unit), value_text(c.after, unit));
   }
   if (alert.contributors.size() > shown) out += fmt::format(", and {} more", alert.contributors.size() - shown);
@@ -127,9 +127,9 @@ std::string parts_line(const Alert& alert) {
   std::string out;
   for (const Alert::Part& part : alert.parts) {
     out += fmt::format("{}{} {} → {} ({} on {})", out.empty() ? "" : ", ",
-                       part.frame.empty() ? "the process" : printable(part.frame, kMaxFrame),
+                       part.frame.empty() ? "the process" : printable(part.frame, kFrameColumns),
                        value_text(part.before, part.unit_of_measure), value_text(part.after, part.unit_of_measure),
-                       printable(part.detector, kMaxFrame), to_string(part.probe));
+                       printable(part.detector, kFrameColumns), to_string(part.probe));
   }
   return out;
 }

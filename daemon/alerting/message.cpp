@@ -10,9 +10,9 @@ namespace stackwatch {
 namespace {
 
 constexpr uint64_t kNsPerSecond = 1'000'000'000;
-constexpr size_t kMaxComm = 64;    // the kernel gives 15 bytes, each of which may become \xNN
-constexpr size_t kMaxFrame = 400;  // C++ names reach many thousand; a line that is read on a phone does not
-constexpr size_t kMaxWord = 40;    // names of detectors and units
+constexpr size_t kMaxComm = 64;          // the kernel gives 15 bytes, each of which may become \xNN
+constexpr size_t kMaxFrameInText = 400;  // C++ names reach many thousand; a line that is read on a phone does not
+constexpr size_t kMaxWord = 40;          // names of detectors and units
 
 std::tm local(uint64_t realtime_ns) {
   const auto seconds = static_cast<time_t>(realtime_ns / kNsPerSecond);
@@ -96,8 +96,8 @@ bool is_new(const Alert& alert) { return alert.detector == "novelty" && !alert.f
 std::string shift_statement(const Alert& alert, const std::string& since) {
   const Alert::Shift& shift = *alert.shift;
   // What a predecessor called it may be known by a number alone.
-  const std::string from = shift.from.empty() ? "another function" : printable(shift.from, kMaxFrame);
-  const std::string to = printable(shift.to, kMaxFrame);
+  const std::string from = shift.from.empty() ? "another function" : printable(shift.from, kMaxFrameInText);
+  const std::string to = printable(shift.to, kMaxFrameInText);
   if (shift.kind == "renamed") {
     const std::string share = value_of(alert, alert.frame == shift.from ? alert.before : alert.after);
     return fmt::format("{} has the place of {} and takes the same, {}{}, since {}", to, from, share, measured(alert),
@@ -107,8 +107,8 @@ std::string shift_statement(const Alert& alert, const std::string& since) {
     return fmt::format("{} is a part of {} now, which takes the same, since {}", from, to, since);
   if (shift.kind == "outlined")
     return fmt::format("a part of {} is the function {} now and takes the same, since {}", from, to, since);
-  return fmt::format("{} is called by {} instead of {} and takes the same, since {}", printable(shift.what, kMaxFrame),
-                     to, from, since);
+  return fmt::format("{} is called by {} instead of {} and takes the same, since {}",
+                     printable(shift.what, kMaxFrameInText), to, from, since);
 }
 
 std::string statement(const Alert& alert, const std::string& subject, const std::string& since) {
@@ -164,7 +164,7 @@ std::string value_text(double value, std::string_view unit_of_measure) {
 
 std::string message_of(const Alert& alert) {
   const int32_t pid = alert.process.pid_in_ns != 0 ? alert.process.pid_in_ns : alert.process.key.pid;
-  const std::string subject = alert.frame.empty() ? "" : printable(alert.frame, kMaxFrame) + " ";
+  const std::string subject = alert.frame.empty() ? "" : printable(alert.frame, kMaxFrameInText) + " ";
   const std::string since = local_time(alert.onset_ns, alert.updated_ns);
   const uint64_t more = alert.process_count() - 1;
   return fmt::format("{}[{}]{}: {} ({})", printable(alert.process.comm, kMaxComm), pid,

@@ -13,7 +13,7 @@ namespace stackwatch {
 namespace {
 
 /// Code read at a time.
-constexpr size_t kChunkBytes = 256;
+constexpr size_t kCodeBytes = 256;
 /// How far a straight piece of code may reach where no call-frame information says where its function ends.
 constexpr uint64_t kMaxStraightBytes = 4096;
 
@@ -119,7 +119,7 @@ struct CodeWalker::Block {
   CodeWalker& owner;
   uint64_t address;
   uint64_t end = 0;
-  std::array<uint8_t, kChunkBytes> bytes{};
+  std::array<uint8_t, kCodeBytes> bytes{};
   const uint8_t* code = nullptr;
   size_t left = 0;
 };

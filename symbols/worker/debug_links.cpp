@@ -20,7 +20,7 @@ namespace {
 
 /// The largest dictionary of xz (preset 9) takes 65 MB to unpack; minidebuginfo is packed with 8.
 constexpr uint64_t kMaxUnpackerBytes = 80ULL << 20;
-constexpr size_t kChunkBytes = 64 * 1024;
+constexpr size_t kChecksumBytes = 64 * 1024;
 
 struct Section {
   uint64_t offset = 0;
@@ -67,8 +67,8 @@ bool write_all(int file, const uint8_t* data, size_t bytes) {
 bool unpack(int from, const Section& section, int to) {
   lzma_stream stream = LZMA_STREAM_INIT;
   if (::lzma_stream_decoder(&stream, kMaxUnpackerBytes, 0) != LZMA_OK) return false;
-  std::array<uint8_t, kChunkBytes> in;
-  std::array<uint8_t, kChunkBytes> out;
+  std::array<uint8_t, kChecksumBytes> in;
+  std::array<uint8_t, kChecksumBytes> out;
   uint64_t taken = 0;
   uint64_t given = 0;
   lzma_ret result = LZMA_OK;
@@ -128,7 +128,7 @@ std::optional<uint32_t> checksum(int file) {
   if (::fstat(file, &info) != 0 || info.st_size < 0 || static_cast<uint64_t>(info.st_size) > kMaxChecksummedBytes) {
     return std::nullopt;
   }
-  std::array<uint8_t, kChunkBytes> chunk;
+  std::array<uint8_t, kChecksumBytes> chunk;
   uint32_t crc = 0;
   for (uint64_t at = 0; at < static_cast<uint64_t>(info.st_size);) {
     const size_t got = read_at(file, at, chunk.data(), chunk.size());

@@ -20,7 +20,7 @@ namespace {
 
 /// Symbols that start before an address and might cover it, looked at from the nearest back. Functions nest two or
 /// three deep at most (entry points inside assembler routines); names at the same address come on top of it.
-constexpr int kMaxStepsBack = 64;
+constexpr int kMaxSymbolsBack = 64;
 /// A program has about 10 program headers, 65535 are possible; more than this are not looked at.
 constexpr size_t kMaxProgramHeaders = 512;
 /// Notes come to a few hundred bytes; larger segments (cores have them) are not searched for a build-id.
@@ -243,7 +243,7 @@ const ElfObject::Symbol* ElfObject::find_symbol(uint64_t vaddr, const std::optio
   auto at = std::upper_bound(symbols_.begin(), symbols_.end(), vaddr,
                              [](uint64_t value, const Symbol& symbol) { return value < symbol.address; });
   const Symbol* unsized = nullptr;
-  for (int steps = 0; at != symbols_.begin() && steps < kMaxStepsBack; ++steps) {
+  for (int steps = 0; at != symbols_.begin() && steps < kMaxSymbolsBack; ++steps) {
     --at;
     if (at->size > 0 && vaddr - at->address < at->size) return &*at;
     const bool nearest = steps == 0 || at->address == std::next(at)->address;
@@ -260,7 +260,7 @@ std::string ElfObject::best_name(const Symbol& symbol) const {
                                               [](const Symbol& a, const Symbol& b) { return a.address < b.address; });
   std::string best;
   auto best_rank = std::tuple(true, true, true, size_t{0}, size_t{0}, std::string_view());
-  for (auto alias = first; alias != last && alias - first < kMaxStepsBack; ++alias) {
+  for (auto alias = first; alias != last && alias - first < kMaxSymbolsBack; ++alias) {
     std::string name = read_name(static_cast<Table>(alias->table), alias->name);
     // `$x` and `.L…` mark places for tools, they are nobody's functions.
     if (name.empty() || name.front() == '$' || (alias->no_type && name.front() == '.')) continue;

@@ -19,7 +19,7 @@ constexpr size_t kMaxSlots = 200'000;
 constexpr uint64_t kMaxRelocationBytes = 64U << 20;
 constexpr uint64_t kMaxSymbolBytes = 48U << 20;
 /// .plt, .plt.got, .plt.sec
-constexpr size_t kMaxSections = 8;
+constexpr size_t kMaxStubSections = 8;
 constexpr uint64_t kStubBytes = 16;
 
 }  // namespace
@@ -37,7 +37,7 @@ void LinkageStubs::load(Elf* elf) {
     GElf_Shdr part;
     if (::gelf_getshdr(section, &part) == nullptr) continue;
     if (part.sh_type == SHT_RELA) read_slots(elf, section, left);
-    if (part.sh_type != SHT_PROGBITS || (part.sh_flags & SHF_EXECINSTR) == 0 || sections_.size() == kMaxSections ||
+    if (part.sh_type != SHT_PROGBITS || (part.sh_flags & SHF_EXECINSTR) == 0 || sections_.size() == kMaxStubSections ||
         part.sh_addr + part.sh_size < part.sh_addr) {
       continue;
     }

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Boots Debian's kernels in QEMU (emulated: no KVM needed). On each: the truth tests of the probes, and the service.
 #   tests/kernels/run.sh [SUITE…]      default: bullseye (5.10), bookworm (6.1), trixie (6.12), sid (newest)
-# FILTER=… narrows the tests (a GoogleTest filter), PARTS=… to "truth" or "service"; JOBS=… machines run at a time
-# (default 2); CPUS=… gives them more than one, in the host's time. Kernels and results are kept in build/kernels/. Ends
+# FILTER=… narrows the tests (a GoogleTest filter), PARTS=… to some of "truth service hotplug"; JOBS=… machines run at a
+# time (default 2); CPUS=… gives them more than one, in the host's time, as hotplug always has. Kernels and results are kept in build/kernels/. Ends
 # with 77 and the reason where nothing can be booted.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -12,7 +12,7 @@ work=$PWD/build/kernels
 bin=$PWD/build/bin
 # Not here: what needs perf, and what takes an emulated CPU minutes to start (5,000 threads, 200 processes).
 export FILTER=${FILTER:-"*:-PerfImport*:OffCpuProbe.FiveThousand*:*TwoHundred*:*HundredThousand*"}
-read -ra parts <<<"${PARTS:-truth service}"
+read -ra parts <<<"${PARTS:-truth service hotplug}"
 
 skip() { printf 'REQUIRES kernels: %s\n' "$1"; exit 77; }
 die() { printf 'tests/kernels: %s\n' "$*" >&2; exit 1; }
@@ -85,7 +85,9 @@ make_initramfs() {
 boot() { # SUITE PART
   local suite=$1 part=$2 log=$work/$1-$2.log limit=${LIMIT_S:-1500}
   local -a machine=(-accel "tcg,thread=single" -icount "shift=2,sleep=off" -smp 1)
-  [ "${CPUS:-1}" -eq 1 ] || machine=(-accel "tcg,thread=multi" -smp "$CPUS")
+  local cpus=${CPUS:-1}
+  [ "$part" != hotplug ] || cpus=2
+  [ "$cpus" -eq 1 ] || machine=(-accel "tcg,thread=multi" -smp "$cpus")
   local begun=$SECONDS
   : >"$log"
   timeout "$limit" qemu-system-x86_64 "${machine[@]}" -cpu max,cx16=off -m 1536 -display none -monitor none -serial "file:$log" \

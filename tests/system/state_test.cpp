@@ -265,8 +265,9 @@ TEST(Control, AnotherUserIsRefused) {
 // A limit that no daemon can keep: it gives way step by step and says so; a reload that lifts it brings all back.
 TEST(Limits, OverItsCpuLimitItShedsTellsAndRecovers) {
   STACKWATCH_REQUIRE_BPF();
-  Child burn({test_program("burn"), "--seconds", "280"});
-  DaemonUnderTest daemon(std::string(kQuiet) + "[[watch]]\nname = \"burn\"\n[limits]\ncpu_percent = 0.1\n");
+  Child steady({test_program("changer"), "--case", "steady", "--load", "0.15", "--duration", "280"});
+  const std::string rule = std::string(kQuiet) + "[[watch]]\npid = " + std::to_string(steady.pid()) + "\n";
+  DaemonUnderTest daemon(rule + "[limits]\ncpu_percent = 0.1\n");
   ASSERT_TRUE(daemon.ready());
   EXPECT_TRUE(eventually(120, [&] {
     return daemon.ask({"attachments", "--json"}).output.find("of its rate: stackwatchd was over its CPU limit") !=
@@ -274,7 +275,7 @@ TEST(Limits, OverItsCpuLimitItShedsTellsAndRecovers) {
   })) << daemon.ask({"status"}).output;
   EXPECT_THAT(daemon.ask({"status"}).output, HasSubstr("over its CPU limit"));
   EXPECT_THAT(daemon.process().output(), HasSubstr("sampling at 50 % of the rates"));
-  daemon.configure(std::string(kQuiet) + "[[watch]]\nname = \"burn\"\n[limits]\ncpu_percent = 100\n");
+  daemon.configure(rule + "[limits]\ncpu_percent = 100\n");
   daemon.process().signal(SIGHUP);
   EXPECT_TRUE(eventually(150, [&] {
     return std::string(daemon.ask({"status", "--json"}).json()["shedding"].GetString()).empty();

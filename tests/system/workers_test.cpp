@@ -53,7 +53,7 @@ TEST(Workers, OneCauseInAllIsOneAlertThatListsThemAndOutlivesTheDaemon) {
   }
   DaemonUnderTest daemon(
       "[ranking]\nmax_suspects = 0\n[detectors.composition]\nlearn = \"30s\"\n[detectors.rate]\nenabled = false\n"
-      "[[watch]]\nname = \"changer\"\nfrequency = 499\n");
+      "[[watch]]\ncmdline = \"*--case grow20 --load 0.1 *\"\nfrequency = 499\n");
   ASSERT_TRUE(daemon.ready()) << daemon.process().output();
   int count = 0;
   int looked = 0;
