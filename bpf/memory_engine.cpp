@@ -196,8 +196,7 @@ void MemoryStackEngine::attach_objects(const ProcessKey& process, Watch& watch) 
     Done done = put_in({process, generation, {}, {}, false, {}}, pid, objects);
     const std::lock_guard lock(mutex_);
     done_.push_back(std::move(done));
-    static constexpr uint64_t kOne = 1;
-    static_cast<void>(::write(done_event_.get(), &kOne, sizeof kOne));
+    ::eventfd_write(done_event_.get(), 1);
   });
   if (!taken) return;  // tried again at the next collect
   watch.asked = watch.objects.size();
@@ -256,8 +255,8 @@ Result<UprobeLinks> MemoryStackEngine::put_in_entries(const AllocatorObject& obj
 }
 
 void MemoryStackEngine::take_done() {
-  uint64_t ignored = 0;
-  static_cast<void>(::read(done_event_.get(), &ignored, sizeof ignored));  // resets it
+  eventfd_t ignored = 0;
+  ::eventfd_read(done_event_.get(), &ignored);  // resets it
   std::vector<Done> all;
   {
     const std::lock_guard lock(mutex_);

@@ -32,6 +32,7 @@ double Entitlement::weight(const ProcessSample& process) {
 
 void Entitlement::begin_tick(double time_s, std::span<const Active> active) {
   ++ticks_;
+  places_.clear();
   for (auto& [path, group] : groups_) group.competing = group.used = 0;
   read_groups(time_s, active);
   read_affinities(time_s, active);
@@ -130,24 +131,35 @@ void Entitlement::share_out() {
 }
 
 double Entitlement::cores(const ProcessSample& process) const {
-  const Group* group = this->group(competing_group(normal(process.cgroup)));
+  const Place& place = this->place(process.cgroup);
   const auto affinity = affinities_.find(process.key);
   double most = std::min<double>(cpus_, std::max(1U, process.threads));
   if (affinity != affinities_.end()) most = std::min<double>(most, std::max(1U, affinity->second.cpus));
+  const Group* group = place.competing;
   const bool is_known = group != nullptr && group->active_tick == ticks_;
   if (is_known) most = std::min<double>(most, group->allowed);
   // Real-time threads go before everybody else, and CFS quotas are not for them.
   if (is_real_time(process.policy)) return most;
-  if (const auto quota = limits(process).quota_cores) most = std::min(most, *quota);
+  if (place.limits.quota_cores) most = std::min(most, *place.limits.quota_cores);
   const double own = weight(process);
   const double share = is_known ? group->share : cpus_;
   const double competing = is_known ? group->competing : own;
   return std::max(1e-3, std::min(share * own / std::max(competing, own), most));
 }
 
-Entitlement::Limits Entitlement::limits(const ProcessSample& process) const {
+const Entitlement::Limits& Entitlement::limits(const ProcessSample& process) const {
+  return place(process.cgroup).limits;
+}
+
+const Entitlement::Place& Entitlement::place(const std::string& cgroup) const {
+  const auto [entry, is_new] = places_.try_emplace(cgroup);
+  if (is_new) entry->second = {group(competing_group(normal(cgroup))), limits_at(normal(cgroup))};
+  return entry->second;
+}
+
+Entitlement::Limits Entitlement::limits_at(std::string path) const {
   Limits out;
-  for (std::string path = normal(process.cgroup); !path.empty(); path = parent_of(path)) {
+  for (; !path.empty(); path = parent_of(path)) {
     const Group* group = this->group(path);
     if (group == nullptr || !group->cpu.quota_cores) continue;
     if (out.quota_cores && *out.quota_cores <= *group->cpu.quota_cores) continue;

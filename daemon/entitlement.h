@@ -58,7 +58,7 @@ class Entitlement {
   void begin_tick(double time_s, std::span<const Active> active);
   /// In cores, more than 0. Bounded by the number of threads: one thread can use one core.
   [[nodiscard]] double cores(const ProcessSample& process) const;
-  [[nodiscard]] Limits limits(const ProcessSample& process) const;
+  [[nodiscard]] const Limits& limits(const ProcessSample& process) const;
   /// What the scheduler owes it against others in the same group.
   [[nodiscard]] static double weight(const ProcessSample& process);
 
@@ -73,6 +73,11 @@ class Entitlement {
     double share = 0;      // cores that all in it may count on
     unsigned allowed = 0;
   };
+  /// What is the same for all in a group; looked up once a tick, since thousands of processes may be in one.
+  struct Place {
+    const Group* competing = nullptr;
+    Limits limits;
+  };
   struct Affinity {
     unsigned cpus = 0;
     double read_s = 0;
@@ -85,12 +90,15 @@ class Entitlement {
   /// The nearest group above (or the one itself) that competes as one.
   [[nodiscard]] std::string competing_group(std::string path) const;
   [[nodiscard]] const Group* group(const std::string& path) const;
+  [[nodiscard]] const Place& place(const std::string& cgroup) const;
+  [[nodiscard]] Limits limits_at(std::string path) const;
   void bound();
 
   unsigned cpus_;
   Sources sources_;
   std::unordered_map<std::string, Group> groups_;  // by path; "" is the root
   std::unordered_map<ProcessKey, Affinity> affinities_;
+  mutable std::unordered_map<std::string, Place> places_;  // of this tick, by cgroup as processes have it
   uint64_t ticks_ = 0;
 };
 

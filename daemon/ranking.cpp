@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <unordered_set>
 
 namespace stackwatch {
 namespace {
@@ -39,7 +40,8 @@ Ranker::Totals Ranker::totals_of(const ProcessSample& sample) {
           sample.minor_faults + sample.major_faults, sample.read_bytes + sample.write_bytes};
 }
 
-void Ranker::update(History& history, const ProcessSample& sample, double interval_s, bool first) const {
+void Ranker::update(History& history, const ProcessSample& sample, const Steps& steps, bool first) {
+  const double interval_s = steps.interval_s;
   const Totals totals = totals_of(sample);
   const auto rate = [interval_s](uint64_t now, uint64_t before) {
     return now > before ? static_cast<double>(now - before) / interval_s : 0;
@@ -61,25 +63,19 @@ void Ranker::update(History& history, const ProcessSample& sample, double interv
     return;
   }
   history.age_s += interval_s;
-  const double now_step = share_of_step(interval_s, kNowHalfLifeS);
   // A young past is the plain mean of what was seen, so that its first second does not weigh for minutes.
-  const double past_step = std::max(share_of_step(interval_s, kPastHalfLifeS), interval_s / history.age_s);
+  const double past_step = std::max(steps.past, interval_s / history.age_s);
   for (size_t m = 0; m < kMetrics; ++m) {
-    history.now[m] += now_step * (current[m] - history.now[m]);
+    history.now[m] += steps.now * (current[m] - history.now[m]);
     const double off = current[m] - history.past[m];
     history.past[m] += past_step * off;
     history.deviation[m] += past_step * (std::abs(off) - history.deviation[m]);
   }
 }
 
-Ranked Ranker::rank(const ProcessSample& sample, const History& history, const Metrics& now) const {
-  Ranked ranked;
-  ranked.key = sample.key;
+void Ranker::rate(Ranked& ranked, const History& history, const Metrics& now) const {
   ranked.now = now;
-  ranked.past = history.past;
-  ranked.age_s = history.age_s;
-  ranked.entitled_cores = entitlement_.cores(sample);
-  ranked.limits = entitlement_.limits(sample);
+  ranked.parts = {};
   const RankingWeights& w = config_.weights;
   const Metrics weights = {w.on_cpu, w.run_queue, w.switches, w.faults, w.rss, w.io};
   for (size_t m = 0; m < kMetrics; ++m) {
@@ -91,32 +87,43 @@ Ranked Ranker::rank(const ProcessSample& sample, const History& history, const M
   const double cores = now[index(Metric::kOnCpu)];
   ranked.parts[kMetrics] = w.entitlement * (cores / ranked.entitled_cores + ranked.limits.throttled);
   ranked.score = w.on_cpu * cores + std::accumulate(ranked.parts.begin(), ranked.parts.end(), 0.0);
-  return ranked;
 }
 
 const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<ProcessSample>& samples) {
   const double interval_s = std::clamp(time_s - last_time_s_, 1e-3, 3600.0);
   last_time_s_ = time_s;
   ++ticks_;
+  const Steps steps = {interval_s, share_of_step(interval_s, kNowHalfLifeS), share_of_step(interval_s, kPastHalfLifeS)};
   std::vector<Entitlement::Active> active;
+  std::vector<History*> histories;  // of the samples
+  histories.reserve(samples.size());
   for (const ProcessSample& sample : samples) {
     const auto [entry, is_new] = histories_.try_emplace(sample.key);
     History& history = entry->second;
     history.seen = ticks_;
-    update(history, sample, interval_s, is_new);
+    histories.push_back(&history);
+    update(history, sample, steps, is_new);
     if (history.now[index(Metric::kOnCpu)] + history.now[index(Metric::kRunQueue)] > kFloor[0])
       active.push_back({&sample, history.now[index(Metric::kOnCpu)]});
   }
-  std::erase_if(histories_, [this](const auto& entry) { return entry.second.seen != ticks_; });
+  if (histories_.size() > samples.size()) {
+    std::erase_if(histories_, [this](const auto& entry) { return entry.second.seen != ticks_; });
+  }
   entitlement_.begin_tick(time_s, active);
 
   ranking_.clear();
   ranking_.reserve(samples.size());
-  for (const ProcessSample& sample : samples) {
-    History& history = histories_[sample.key];
-    ranking_.push_back(rank(sample, history, history.now));
-    const bool above = rank(sample, history, history.last).score >= config_.floor;
-    history.ticks_above = above ? history.ticks_above + 1 : 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    History& history = *histories[i];
+    Ranked& ranked = ranking_.emplace_back();
+    ranked.key = samples[i].key;
+    ranked.past = history.past;
+    ranked.age_s = history.age_s;
+    ranked.entitled_cores = entitlement_.cores(samples[i]);
+    ranked.limits = entitlement_.limits(samples[i]);
+    rate(ranked, history, history.last);
+    history.ticks_above = ranked.score >= config_.floor ? history.ticks_above + 1 : 0;
+    rate(ranked, history, history.now);
   }
   std::ranges::sort(ranking_, [](const Ranked& a, const Ranked& b) {
     return a.score != b.score ? a.score > b.score : a.key < b.key;
@@ -129,11 +136,13 @@ const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<Proc
 // somebody ranks clearly higher.
 void Ranker::choose_suspects(double time_s) {
   constexpr double kClearlyHigher = 1.25;
+  const std::unordered_set<ProcessKey> before(suspects_.begin(), suspects_.end());
   suspects_.clear();
   double lowest_wanted = config_.floor;
   std::vector<Ranked*> staying;
   std::vector<Ranked*> candidates;
   for (Ranked& ranked : ranking_) {
+    if (ranked.score < lowest_wanted && !before.contains(ranked.key)) continue;  // most
     History& history = histories_[ranked.key];
     const bool is_suspect = history.suspect_since_s >= 0;
     const bool dwelling = is_suspect && time_s - history.suspect_since_s < config_.min_dwell_s;

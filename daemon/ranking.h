@@ -77,8 +77,14 @@ class Ranker {
   };
 
   [[nodiscard]] static Totals totals_of(const ProcessSample& sample);
-  void update(History& history, const ProcessSample& sample, double interval_s, bool first) const;
-  [[nodiscard]] Ranked rank(const ProcessSample& sample, const History& history, const Metrics& now) const;
+  struct Steps {  // of a tick
+    double interval_s = 0;
+    double now = 0;
+    double past = 0;
+  };
+  static void update(History& history, const ProcessSample& sample, const Steps& steps, bool first);
+  /// Parts and score of what it does now; entitlement and limits are there.
+  void rate(Ranked& ranked, const History& history, const Metrics& now) const;
   void choose_suspects(double time_s);
 
   RankingConfig config_;

@@ -260,8 +260,8 @@ bool AddressSpaceReader::Shared::push(Job job) {
 bool AddressSpaceReader::search(Search search) { return shared_->push(std::move(search)); }
 
 std::vector<AddressSpaceReader::Answer> AddressSpaceReader::take() {
-  uint64_t ignored = 0;
-  static_cast<void>(::read(fd(), &ignored, sizeof ignored));  // resets it
+  eventfd_t ignored = 0;
+  ::eventfd_read(fd(), &ignored);  // resets it
   const std::lock_guard lock(shared_->mutex);
   shared_->opened_files = 0;
   shared_->changed.notify_all();
@@ -295,8 +295,7 @@ void AddressSpaceReader::Shared::run() {
     lock.lock();
     opened_files += count_files(answer);
     answers.push_back(std::move(answer));
-    static constexpr uint64_t kOne = 1;
-    static_cast<void>(::write(event.get(), &kOne, sizeof kOne));
+    ::eventfd_write(event.get(), 1);
   }
   stopped = true;
   changed.notify_all();

@@ -226,7 +226,7 @@ void DebugInfo::index_units() {
     for (ptrdiff_t at = 0; (at = ::dwarf_ranges(&root, at, &base, &start, &end)) > 0 && ranges_.size() < kMaxRanges;) {
       if (start < end && start != 0) ranges_.push_back({start, end, index});  // at 0: code that the linker left out
     }
-    if (ranges_.size() > before) units_.push_back({.die = ::dwarf_dieoffset(&root)});
+    if (ranges_.size() > before) units_.push_back({.die = ::dwarf_dieoffset(&root), .functions = {}});
   }
   std::ranges::sort(ranges_, {}, &Range::start);
   ranges_.shrink_to_fit();

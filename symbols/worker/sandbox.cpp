@@ -50,9 +50,10 @@ void become_nobody() {
   if (::geteuid() != 0) return;
   // In a user namespace nobody may not exist. Root without capabilities is then what is left, and has no more power
   // over files than the owner of root's files has.
-  static_cast<void>(::setgroups(0, nullptr));
-  static_cast<void>(::setresgid(kNobody, kNobody, kNobody));
-  static_cast<void>(::setresuid(kNobody, kNobody, kNobody));
+  const auto as_far_as_possible = [](int) {};
+  as_far_as_possible(::setgroups(0, nullptr));
+  as_far_as_possible(::setresgid(kNobody, kNobody, kNobody));
+  as_far_as_possible(::setresuid(kNobody, kNobody, kNobody));
 }
 
 }  // namespace

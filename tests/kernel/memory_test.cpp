@@ -190,7 +190,7 @@ TEST(Memory, MappingsThatAreWantedLaterAreCountedWithoutAnAllocatorToo) {
   size_t seen = child.output().size();
   auto probe = live.engine->make_probe(ProbeKind::kMemory);
   ASSERT_TRUE(probe->attach(child.key(), {}));
-  live.control->set_functions({.process = child.key(), .pid_in_ns = child.pid(), .alive = true});
+  live.control->set_functions({.process = child.key(), .pid_in_ns = child.pid(), .alive = true, .objects = {}});
   ASSERT_EQ(live.phase(child.key()), MemoryPhase::kNothing);
   const auto before = run_step(live, child, *probe, seen);
   ASSERT_TRUE(before);
