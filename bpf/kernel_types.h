@@ -96,7 +96,7 @@ struct task_struct {
   unsigned int __state;
   void* stack;
   unsigned int flags;
-  int on_cpu;
+  unsigned int on_cpu; /* int, and a byte since Linux 7.2: CO-RE makes loads of unsigned fields smaller, not of signed ones */
   int exit_state;
   int static_prio;
   unsigned int policy;

@@ -20,6 +20,15 @@
 namespace stackwatch {
 namespace {
 
+std::string text_of(const Losses& losses) {
+  std::string text;
+  for (size_t i = 0; i < kLossReasons; ++i) {
+    if (losses.count[i] == 0) continue;
+    text += std::string(to_string(static_cast<LossReason>(i))) + " " + std::to_string(losses.count[i]) + ", ";
+  }
+  return text;
+}
+
 constexpr double kPatienceS = 30;
 
 MemoryLimits no_limit() {
@@ -83,8 +92,8 @@ void expect_leak_exact(const MemoryLimits& limits) {
   }
   EXPECT_GT(in_sites, 100 * 333) << "it leaked nothing";
   EXPECT_EQ(counted.samples, in_sites) << "bytes outside of the three functions";
-  EXPECT_EQ(counted.lost.uncounted(), 0U);
-  EXPECT_EQ(counted.lost[LossReason::kMissedFree], 0U);
+  EXPECT_EQ(counted.lost.uncounted(), 0U) << text_of(counted.lost);
+  EXPECT_EQ(counted.lost[LossReason::kMissedFree], 0U) << text_of(counted.lost);
   // glibc passes what a thread that ends has in its cache to free() a second time.
   EXPECT_LT(counted.lost[LossReason::kUnknownFree], 3 * 64 * 8U);
   child.signal(SIGUSR1);
