@@ -312,7 +312,7 @@ size_t CompositionDetector::first_watched() const {
 
 double CompositionDetector::share_before(bool is_stack, uint32_t item) const {
   const double count = is_stack ? baseline_.stack(item) : baseline_.function(item);
-  return (count + 0.5) / (baseline_.total + 1);
+  return std::min(1 - 1e-9, (count + 0.5) / (baseline_.total + 1));
 }
 
 std::vector<double> CompositionDetector::series_of(bool is_stack, uint32_t item, size_t first) {

@@ -135,8 +135,10 @@ void CompositionDetector::claim_changes(const Inherited& inherited) {
     mix.squares = past.squares;
     mix.wall_s = past.wall_s;
     mix.cpu_s = past.cpu_s;
-    for (const uint64_t name : stack_names_) mix.by_stack.push_back(name != 0 ? unclaimed.claim_stack(name) : 0);
-    for (const uint64_t name : function_names_) mix.by_function.push_back(unclaimed.claim_function(name));
+    for (const uint64_t name : stack_names_)
+      mix.by_stack.push_back(static_cast<float>(name != 0 ? unclaimed.claim_stack(name) : 0));
+    for (const uint64_t name : function_names_)
+      mix.by_function.push_back(static_cast<float>(unclaimed.claim_function(name)));
     Change& change = changes.emplace_back();
     change.cause = cause_at(*item, mix);
     change.onset_s = window_[0].begin_s();
@@ -179,13 +181,13 @@ void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& fun
     const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
     (void)index_.functions_of(entry.stack);
     grow_to(home().by_stack, size_t{entry.stack} + 1);
-    if (!start_up_s_) home().by_stack[entry.stack] += unclaimed_.claim_stack(name);
+    if (!start_up_s_) home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name));
   }
   grow_to(home().by_function, index_.functions());
   auto f = static_cast<uint32_t>(function_names_.size());
   for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
     function_names_[f] = name_of(index_.function(f), functions);
-    if (!start_up_s_) home().by_function[f] += unclaimed_.claim_function(function_names_[f]);
+    if (!start_up_s_) home().by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
   }
 }
 
@@ -201,11 +203,12 @@ void CompositionDetector::claim_heritage() {
   };
   const auto stacks = static_cast<uint32_t>(stack_names_.size());
   for (const uint32_t stack : by_count(stacks, [&](uint32_t i) { return seen.stack(i); })) {
-    if (stack_names_[stack] != 0) baseline_.by_stack[stack] += unclaimed_.claim_stack(stack_names_[stack]);
+    if (stack_names_[stack] != 0)
+      baseline_.by_stack[stack] += static_cast<float>(unclaimed_.claim_stack(stack_names_[stack]));
   }
   const auto functions = static_cast<uint32_t>(function_names_.size());
   for (const uint32_t f : by_count(functions, [&](uint32_t i) { return seen.function(i); })) {
-    baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+    baseline_.by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
   }
   if (const auto inherited = std::exchange(inherited_changes_, nullptr)) claim_changes(*inherited);
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {

@@ -18,8 +18,7 @@ static_assert(ShareHeritage::kMaxEntries < kUnknown);
 constexpr uint64_t kFnvBasis = 0xcbf29ce484222325;
 constexpr uint64_t kFnvPrime = 0x100000001b3;
 // Counts are sums of halved floating-point numbers: a share may exceed the whole by rounding.
-constexpr double kRounding = 1e-6;
-constexpr double kBriefRounding = 1e-4;  // of floats
+constexpr double kRounding = 1e-4;
 
 uint64_t hash(std::string_view text, uint64_t seed) {
   for (const char c : text) seed = (seed ^ static_cast<uint8_t>(c)) * kFnvPrime;
@@ -70,7 +69,7 @@ bool take_since(SavedReader& bytes, const std::vector<ShareHeritage::Standing>& 
   for (Entry& entry : entries) {
     for (const auto& change : standing) {
       entry.since.push_back(bytes.brief_amount());
-      if (static_cast<double>(entry.since.back()) > change.total * (1 + kBriefRounding)) return false;
+      if (static_cast<double>(entry.since.back()) > change.total * (1 + kRounding)) return false;
     }
   }
   return true;

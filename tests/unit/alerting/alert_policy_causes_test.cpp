@@ -217,8 +217,8 @@ TEST_F(PolicyTest, ASmallerGrowthFiresAgainWhenTheCooldownHasPassed) {
   EXPECT_THAT(run(290, {grown}), IsEmpty());
   EXPECT_THAT(run(20, {grown}), SizeIs(1));
   grown.growths = 2;
-  EXPECT_THAT(run(290, {grown}), IsEmpty());
-  EXPECT_THAT(run(20, {grown}), SizeIs(1));
+  EXPECT_THAT(run(270, {grown}), IsEmpty());
+  EXPECT_THAT(run(40, {grown}), SizeIs(1));
 }
 
 TEST_F(PolicyTest, FunctionsOfDifferentProbesAreToldApart) {
