@@ -47,6 +47,7 @@ struct Finding {
   double onset_s = 0;                     ///< most likely time of the change; same time line as NamedDelta::time_s
   double score = 0;                       ///< natural logarithm of the evidence for a change against none
   double threshold = 0;                   ///< the score that the false-alarm budget asks for
+  uint32_t growths = 0;                   ///< how often it became larger by a further change, each worth telling
   std::optional<CostShift> shift;         ///< the change is no more than this
   std::vector<Contributor> contributors;  ///< other functions that changed significantly, largest change first
 };

@@ -107,7 +107,10 @@ void Detection::observe_delta(const NamedDelta& delta, std::vector<Observation>&
   observation.stacks = delta.stacks;
   observation.functions = delta.functions;
   for (const auto& detector : detectors_of(watched, delta.probe)) {
-    if (auto finding = detector->observe(delta)) observation.findings.push_back(std::move(*finding));
+    if (auto finding = detector->observe(delta)) {
+      observation.findings.push_back(std::move(*finding));
+      for (Finding& other : detector->further()) observation.findings.push_back(std::move(other));
+    }
   }
 }
 

@@ -50,7 +50,7 @@ class Attribution {
     const double n0 = before_.total;
     const double n1 = after_.total;
     const double pooled = (count_before + count_after) / (n0 + n1);
-    const double variance = options_.dispersion * pooled * (1 - pooled) * (1 / n0 + 1 / n1);
+    const double variance = options_.dispersion * pooled * std::max(0.0, 1 - pooled) * (1 / n0 + 1 / n1);
     const double difference = count_after / n1 - count_before / n0;
     return difference * difference > kSignificant * kSignificant * variance;
   }

@@ -29,34 +29,8 @@ constexpr int kMaxLearnPerTick = 4;
 constexpr double kMaxLoad = 2;
 // How often places of streams that ceased to matter are given back when all are taken.
 constexpr uint64_t kMakeRoomEvery = 16;
-// A standing finding's shares, stack and contributors are brought up to date so often: each costs a pass over all
-// stacks.
-constexpr uint64_t kRefreshEvery = 10;
-// A standing finding ends when its change is less than this part of what is worth telling.
-constexpr double kStillWorth = 0.5;
-
-// Cost that only moved is the new baseline after so many times the length of a first one: until then the attribution
-// had time to see that it is more than that.
-constexpr double kAdoptShift = 2;
-
 // A change that was not worth telling is looked at again after so many ticks: the look costs a pass over the window.
 constexpr uint64_t kRetryEvery = 4;
-
-std::string_view unit_of_measure(ProbeKind probe) {
-  switch (probe) {
-    case ProbeKind::kBlocked:
-      return "share of blocked time";
-    case ProbeKind::kRunQueue:
-      return "share of run-queue time";
-    case ProbeKind::kPageFault:
-      return "share of page faults";
-    case ProbeKind::kOnCpu:
-    case ProbeKind::kMemory:
-    case ProbeKind::kCensus:
-      break;
-  }
-  return "share of samples";
-}
 
 // n times the Kullback-Leibler divergence: log-likelihood ratio of the counts' own share against p.
 double log_likelihood_ratio(double x, double n, double p) {
@@ -75,11 +49,11 @@ CompositionDetector::CompositionDetector(const DetectionPolicy& policy, const Co
       last_end_s_(-std::numeric_limits<double>::infinity()) {}
 
 std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
-  if (!read_tick(delta, last_end_s_, tick_)) return skip();
+  if (!read_tick(delta, last_end_s_, tick_)) return first();
   if (index_.follow(delta.stacks)) start_over();
   last_end_s_ = delta.time_s;
   probe_ = delta.probe;
-  if (tick_.total <= 0 || too_lossy(delta, tick_.total) || is_settling(delta)) return skip();
+  if (tick_.total <= 0 || too_lossy(delta, tick_.total) || is_settling(delta)) return first();
 
   ++ticks_;
   window_.push(tick_);
@@ -87,19 +61,15 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
   if (functions_ != nullptr) learn_names(tick_, *functions_);
   admit(tick_);
   if (is_starting_up(tick_)) return std::nullopt;
-  if (learning_) {
+  follow_changes(tick_);
+  if (!is_comparing()) {
     learn_first(tick_);
-    return std::nullopt;
+    return first();
   }
   weigh(tick_);
-  if (change_) return follow_change(tick_);
   learn_ripe();
-  return look_for_change();
-}
-
-std::optional<Finding> CompositionDetector::skip() const {
-  if (!change_) return std::nullopt;
-  return report();
+  look_for_change();
+  return first();
 }
 
 // Unwind tables come some seconds after the process is attached. Until then its stacks lack their roots, and callers
@@ -114,7 +84,7 @@ bool CompositionDetector::is_settling(const NamedDelta& delta) {
 
 void CompositionDetector::set_policy(const DetectionPolicy& policy) {
   policy_ = policy;
-  if (!learning_) calibrate_all();
+  if (is_comparing()) calibrate_all();
 }
 
 void CompositionDetector::start_over() {
@@ -129,12 +99,14 @@ void CompositionDetector::start_over() {
   start_up_s_.reset();
   inherited_ = false;
   window_.clear();
-  change_.reset();
+  standing_.clear();
+  inherited_changes_.reset();
   calibrated_total_ = 0;
   learned_ticks_ = watched_from_ = window_.pushed();
   settling_s_ = 0;
   settled_ = false;
   learning_ = true;
+  renewing_ = false;
 }
 
 double CompositionDetector::threshold() const { return log_threshold(policy_, streams_.used()); }
@@ -160,19 +132,36 @@ void CompositionDetector::learn(const Tick& whole) {
   moments_.learn(streams_.count(tick, index_), tick.total);
   if (baseline_.wall_s >= 2 * settings_.memory_s && moments_.at_boundary()) {
     baseline_.halve();
-    unclaimed_.halve();
+    if (standing_.empty()) unclaimed_.halve();  // else it belongs to another mix
     moments_.halve();
     calibrated_total_ /= 2;
   }
 }
 
 void CompositionDetector::learn_first(const Tick& tick) {
-  learn(tick);
+  if (renewing_) {
+    baseline_.add(tick, index_);  // what the dispersion rests on has another mean still
+  } else {
+    learn(tick);
+  }
   learned_ticks_ = window_.pushed();
+  begin_comparing();
+}
+
+// As soon as there is enough to compare with.
+void CompositionDetector::begin_comparing() {
   if (baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples) return;
-  learning_ = false;
+  if (renewing_) recentre();
+  learning_ = renewing_ = false;
   watched_from_ = window_.pushed();
   calibrate_all();
+}
+
+// What was learned about dispersion holds around the shares of another mix.
+void CompositionDetector::recentre() {
+  for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
+    if (streams_[stream].used) moments_.recentre(stream, baseline_of(stream).share, dispersion_.process());
+  }
 }
 
 void CompositionDetector::learn_ripe() {
@@ -228,13 +217,13 @@ void CompositionDetector::calibrate(uint32_t stream) {
 }
 
 void CompositionDetector::admit(const Tick& tick) {
-  if (streams_.full() && ticks_ % kMakeRoomEvery == 0) make_room();
+  if (streams_.full() && is_comparing() && ticks_ % kMakeRoomEvery == 0) make_room();
   for (const uint32_t stream : streams_.admit(tick, index_)) {
     while (evidence_.size() <= stream) evidence_.add();
     while (moments_.size() <= stream) moments_.add();
     evidence_.reset(stream);
     moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
-    if (!learning_) calibrate(stream);
+    if (is_comparing()) calibrate(stream);
   }
 }
 
@@ -265,58 +254,55 @@ void CompositionDetector::weigh(const Tick& tick) {
   evidence_.finish_tick();
 }
 
-std::optional<Finding> CompositionDetector::look_for_change() {
+void CompositionDetector::look_for_change() {
   const size_t stream = evidence_.strongest();
   const double score = evidence_.total_score();
-  if (stream >= evidence_.size() || score < threshold() || ticks_ < next_attempt_) return std::nullopt;
+  if (stream >= evidence_.size() || score < threshold() || ticks_ < next_attempt_ || is_returning()) return;
   next_attempt_ = ticks_ + kRetryEvery;
 
   const ShareStreams::Item item = streams_[stream];
   Change change;
   change.dispersion = dispersion_.factor(moments_, stream, baseline_of(stream));
-  change.score = score;
+  change.score = change.evidence = score;
   // The stream that raised the alarm gives a first onset, the cause that follows from it the one that is told.
   const StackCounts first_guess = sum_since(onset_of(item.is_stack, item.index));
-  auto cause = cause_of(first_guess, change.dispersion, std::nullopt);
-  if (!cause) return std::nullopt;
+  auto cause = cause_of(baseline_, first_guess, change.dispersion, std::nullopt);
+  if (!cause) return;
   const bool is_stack = !cause->function;
   const size_t onset = onset_of(is_stack, is_stack ? cause->stack : *cause->function);
-  change.after = sum_since(onset);
+  const StackCounts since = sum_since(onset);
   change.onset_s = window_[onset].begin_s();
-  cause = cause_of(change.after, change.dispersion, cause->function);
-  if (!cause) return std::nullopt;
+  change.cores = since.cores();
+  cause = cause_of(baseline_, since, change.dispersion, cause->function);
+  if (!cause) return;
   change.cause = *std::move(cause);
-  if (!worth_telling(change, 1)) return std::nullopt;
-  tell_shift(change);
-  change_ = std::move(change);
-  return report();
+  if (!worth_telling(change, 1)) return;
+  tell_shift(change, baseline_, since, standing_.empty());
+  accept(std::move(change), onset, since);
 }
 
-std::optional<Cause> CompositionDetector::cause_of(const StackCounts& after, double dispersion,
-                                                   std::optional<uint32_t> function) {
-  return find_cause(index_, baseline_, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
+std::optional<Cause> CompositionDetector::cause_of(const StackCounts& before, const StackCounts& after,
+                                                   double dispersion, std::optional<uint32_t> function) {
+  return find_cause(index_, before, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
 }
 
-void CompositionDetector::tell_shift(Change& change) {
+// What a predecessor left belongs to the mix before the first change.
+void CompositionDetector::tell_shift(Change& change, const StackCounts& before, const StackCounts& after,
+                                     bool is_first) {
   const bool was_one = change.shift.has_value();
+  PastStacks past;
+  past.functions = functions_;
   change.shift = find_cost_shift(
-      index_, baseline_, change.after,
+      index_, before, after,
       {change.dispersion, policy_.min_change_share, settings_.min_relative_change, policy_.min_change_cores},
-      past_stacks(functions_));
+      is_first ? past_stacks(functions_) : past);
   if (!was_one) change.shift_since_s = last_end_s_;
-}
-
-// A shift soon, but counted from when it was seen to be one: one verdict on what has long been told as more must not
-// make that the baseline.
-bool CompositionDetector::is_to_be_adopted(const Change& change) const {
-  if (last_end_s_ - change.onset_s >= settings_.adopt_after_s) return true;
-  return change.shift && last_end_s_ - change.shift_since_s >= kAdoptShift * settings_.learn_s;
 }
 
 bool CompositionDetector::worth_telling(const Change& change, double part) const {
   const double size = std::abs(change.cause.change());
   if (size < part * min_change(change.cause.before)) return false;
-  return probe_ != ProbeKind::kOnCpu || size * change.after.cores() >= part * policy_.min_change_cores;
+  return probe_ != ProbeKind::kOnCpu || size * change.cores >= part * policy_.min_change_cores;
 }
 
 size_t CompositionDetector::first_watched() const {
@@ -326,7 +312,7 @@ size_t CompositionDetector::first_watched() const {
 
 double CompositionDetector::share_before(bool is_stack, uint32_t item) const {
   const double count = is_stack ? baseline_.stack(item) : baseline_.function(item);
-  return (count + 0.5) / (baseline_.total + 1);
+  return std::min(1 - 1e-9, (count + 0.5) / (baseline_.total + 1));
 }
 
 std::vector<double> CompositionDetector::series_of(bool is_stack, uint32_t item, size_t first) {
@@ -365,94 +351,6 @@ StackCounts CompositionDetector::sum_since(size_t first) {
   StackCounts sum;
   for (size_t i = first; i < window_.size(); ++i) sum.add(window_[i], index_);
   return sum;
-}
-
-// ---- a finding that stands
-
-std::optional<Finding> CompositionDetector::follow_change(const Tick& tick) {
-  refresh(tick);
-  weigh_return(tick);
-  if (change_->returned >= kReturnScore || !worth_telling(*change_, kStillWorth)) {
-    forget_change();
-    return std::nullopt;
-  }
-  if (is_to_be_adopted(*change_)) {
-    adopt();
-    return std::nullopt;
-  }
-  return report();
-}
-
-void CompositionDetector::refresh(const Tick& tick) {
-  Change& change = *change_;
-  change.after.add(tick, index_);
-  ++change.ticks;
-  change.score = std::max(change.score, evidence_.total_score());
-  if (change.cause.function) {
-    change.cause.after = change.after.function_share(*change.cause.function);
-  } else {
-    change.cause.after = change.after.stack_share(change.cause.stack);
-  }
-  if (change.ticks % kRefreshEvery != 0) return;
-  tell_shift(change);
-  if (!change.cause.function) return;
-  if (auto cause = cause_of(change.after, change.dispersion, change.cause.function)) change.cause = *std::move(cause);
-}
-
-void CompositionDetector::weigh_return(const Tick& tick) {
-  Change& change = *change_;
-  const bool is_stack = !change.cause.function;
-  const uint32_t item = is_stack ? change.cause.stack : *change.cause.function;
-  const double x = series_of(is_stack, item, window_.size() - 1).front();
-  const double before = share_before(is_stack, item);
-  const double after = std::clamp(change.cause.after, 1e-6, 1 - 1e-6);
-  const double ratio =
-      (x * std::log(before / after) + (tick.total - x) * std::log((1 - before) / (1 - after))) / change.dispersion;
-  const double most = kReturnScore / kReturnTicks;
-  change.returned = std::max(0.0, change.returned + std::clamp(ratio, -most, most));
-}
-
-void CompositionDetector::forget_change() {
-  change_.reset();
-  evidence_.reset_all();
-  learned_ticks_ = watched_from_ = window_.pushed();
-}
-
-void CompositionDetector::adopt() {
-  const double onset_s = change_->onset_s;
-  forget_change();
-  baseline_ = {};
-  unclaimed_.clear();
-  moments_.clear();
-  for (size_t i = 0; i < window_.size(); ++i) {
-    if (window_[i].begin_s() >= onset_s) learn(window_[i]);
-  }
-  learning_ = baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples;
-  if (!learning_) calibrate_all();
-}
-
-Finding CompositionDetector::report() const {
-  const Change& change = *change_;
-  const Cause& cause = change.cause;
-  Finding out;
-  out.detector = kName;
-  out.probe = probe_;
-  if (cause.function) {
-    out.frame = index_.function(*cause.function);
-  } else {
-    out.frame = index_.table()[StackId{cause.stack}].back();
-  }
-  out.stack = StackId{cause.stack};
-  out.before = cause.before;
-  out.after = cause.after;
-  out.unit_of_measure = unit_of_measure(probe_);
-  out.change_cores = probe_ == ProbeKind::kOnCpu ? cause.change() * change.after.cores() : 0;
-  out.onset_s = change.onset_s;
-  out.score = change.score;
-  out.threshold = threshold();
-  out.shift = change.shift;
-  out.contributors = cause.contributors;
-  return out;
 }
 
 }  // namespace stackwatch

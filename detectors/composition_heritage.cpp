@@ -4,6 +4,7 @@
 #include <functional>
 #include <numeric>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "detectors/composition.h"
@@ -11,33 +12,53 @@
 namespace stackwatch {
 
 std::string CompositionDetector::save() const {
-  if (learning_) return {};
-  ShareHeritage out{baseline_.total,
-                    baseline_.squares,
-                    baseline_.wall_s,
-                    baseline_.cpu_s,
-                    dispersion_.ticks(moments_),
-                    dispersion_.process(),
-                    {},
-                    {}};
+  const StackCounts& past = home();
+  const bool is_young = learning_ || (renewing_ && standing_.empty());
+  if (is_young) return {};
+  ShareHeritage out{
+      past.total, past.squares, past.wall_s, past.cpu_s, dispersion_.ticks(moments_), dispersion_.process(), {}, {}};
   const std::vector<uint64_t> keys = function_keys();
+  const auto is_any = [](const std::vector<float>& counts) {
+    return std::ranges::any_of(counts, [](float count) { return count > 0; });
+  };
   for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
-    if (stack_names_[stack] != 0 && baseline_.stack(stack) > 0) {
-      out.stacks.push_back({stack_names_[stack], baseline_.stack(stack), frame_keys(stack, keys)});
-    }
+    auto later = since({stack, true});
+    if (stack_names_[stack] == 0 || (past.stack(stack) <= 0 && !is_any(later))) continue;
+    out.stacks.push_back({stack_names_[stack], past.stack(stack), frame_keys(stack, keys), std::move(later)});
   }
   for (uint32_t f = 0; f < function_names_.size(); ++f) {
-    if (baseline_.function(f) > 0) out.functions.push_back({function_names_[f], baseline_.function(f)});
+    auto later = since({f, false});
+    if (past.function(f) <= 0 && !is_any(later)) continue;
+    out.functions.push_back({function_names_[f], past.function(f), std::move(later)});
   }
+  for (size_t i = 0; i < standing_.size(); ++i) {
+    const Item item = item_of(standing_[i].cause);
+    const StackCounts& mix = mix_after(i);
+    const uint64_t name = item.is_stack ? stack_names_[item.index] : keys[item.index];
+    out.standing.push_back(
+        {name, item.is_stack, standing_[i].dispersion, mix.total, mix.squares, mix.wall_s, mix.cpu_s});
+  }
+  // A mix that has just begun is none: what stands is found again.
+  const bool is_whole = std::ranges::all_of(out.standing, [](const auto& change) { return change.total > 0; });
+  if (!is_whole) out.standing.clear();
   unclaimed_.add_to(out);
   out.bound();
   return encode(out);
 }
 
+std::vector<float> CompositionDetector::since(Item item) const {
+  std::vector<float> out;
+  for (size_t i = 0; i < standing_.size(); ++i) {
+    const StackCounts& mix = mix_after(i);
+    out.push_back(static_cast<float>(item.is_stack ? mix.stack(item.index) : mix.function(item.index)));
+  }
+  return out;
+}
+
 std::vector<uint64_t> CompositionDetector::function_keys() const {
   std::vector<uint32_t> order(function_names_.size());
   std::iota(order.begin(), order.end(), 0U);
-  std::ranges::stable_sort(order, std::greater{}, [&](uint32_t f) { return baseline_.function(f); });
+  std::ranges::stable_sort(order, std::greater{}, [&](uint32_t f) { return home().function(f); });
   FunctionKeys keys;
   std::vector<uint64_t> out(function_names_.size());
   for (const uint32_t f : order) out[f] = keys.next(function_names_[f]);
@@ -69,8 +90,86 @@ Result<void> CompositionDetector::restore(std::string_view saved) {
   } else {
     start_up_s_ = settings_.learn_s;
     inherited_ = true;
+    inherit_changes(*heritage);
   }
   return {};
+}
+
+void CompositionDetector::inherit_changes(const ShareHeritage& heritage) {
+  if (heritage.standing.empty()) return;
+  inherited_changes_ = std::make_unique<Inherited>();
+  inherited_changes_->changes = heritage.standing;
+  for (size_t i = 0; i < heritage.standing.size(); ++i) {
+    ShareHeritage mix;
+    for (const auto& stack : heritage.stacks) {
+      mix.stacks.push_back({stack.name, static_cast<double>(stack.since[i]), {}, {}});
+    }
+    for (const auto& function : heritage.functions) {
+      mix.functions.push_back({function.name, static_cast<double>(function.since[i]), {}});
+    }
+    inherited_changes_->mixes.emplace_back().take(mix);
+  }
+}
+
+std::optional<CompositionDetector::Item> CompositionDetector::find_item(const ShareHeritage::Standing& change) const {
+  const std::vector<uint64_t> names = change.is_stack ? stack_names_ : function_keys();
+  const auto found = std::ranges::find(names, change.name);
+  if (found == names.end()) return std::nullopt;
+  return Item{static_cast<uint32_t>(found - names.begin()), change.is_stack};
+}
+
+// What the process has that a predecessor had: where one of the changes is in nothing that it does, all are found
+// again.
+void CompositionDetector::claim_changes(const Inherited& inherited) {
+  std::vector<Change> changes;
+  std::vector<Item> items;
+  std::vector<StackCounts> mixes;
+  for (size_t i = 0; i < inherited.changes.size(); ++i) {
+    const ShareHeritage::Standing& past = inherited.changes[i];
+    const auto item = find_item(past);
+    if (!item) return;
+    items.push_back(*item);
+    UnclaimedShares unclaimed = inherited.mixes[i];
+    StackCounts& mix = mixes.emplace_back();
+    mix.total = past.total;
+    mix.squares = past.squares;
+    mix.wall_s = past.wall_s;
+    mix.cpu_s = past.cpu_s;
+    for (const uint64_t name : stack_names_)
+      mix.by_stack.push_back(static_cast<float>(name != 0 ? unclaimed.claim_stack(name) : 0));
+    for (const uint64_t name : function_names_)
+      mix.by_function.push_back(static_cast<float>(unclaimed.claim_function(name)));
+    Change& change = changes.emplace_back();
+    change.cause = cause_at(*item, mix);
+    change.onset_s = window_[0].begin_s();
+    change.dispersion = past.dispersion;
+    change.cores = mix.cores();
+    change.is_proven = false;
+  }
+  for (size_t i = 0; i < changes.size(); ++i) {
+    changes[i].others.assign(items.begin() + static_cast<std::ptrdiff_t>(i) + 1, items.end());
+    changes[i].before = std::exchange(baseline_, std::move(mixes[i]));
+    const bool is_stack = items[i].is_stack;
+    changes[i].cause.before =
+        is_stack ? changes[i].before.stack_share(items[i].index) : changes[i].before.function_share(items[i].index);
+  }
+  standing_ = std::move(changes);
+  renewing_ = baseline_.wall_s < settings_.learn_s || baseline_.total < kMinBaselineSamples;
+}
+
+Cause CompositionDetector::cause_at(Item item, const StackCounts& after) {
+  Cause cause;
+  cause.after = item.is_stack ? after.stack_share(item.index) : after.function_share(item.index);
+  cause.stack = item.index;
+  if (item.is_stack) return cause;
+  cause.function = item.index;
+  double most = -1;
+  for (uint32_t stack = 0; stack < after.by_stack.size(); ++stack) {
+    if (stack_names_[stack] == 0 || after.stack(stack) <= most || !is_in(stack, item)) continue;
+    most = after.stack(stack);
+    cause.stack = stack;
+  }
+  return cause;
 }
 
 // A stack or function that is seen for the first time gets its name, and what a predecessor had learned about it; the
@@ -81,14 +180,14 @@ void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& fun
     if (stack_names_[entry.stack] != 0) continue;
     const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
     (void)index_.functions_of(entry.stack);
-    grow_to(baseline_.by_stack, size_t{entry.stack} + 1);
-    if (!start_up_s_) baseline_.by_stack[entry.stack] += unclaimed_.claim_stack(name);
+    grow_to(home().by_stack, size_t{entry.stack} + 1);
+    if (!start_up_s_) home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name));
   }
-  grow_to(baseline_.by_function, index_.functions());
+  grow_to(home().by_function, index_.functions());
   auto f = static_cast<uint32_t>(function_names_.size());
   for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
     function_names_[f] = name_of(index_.function(f), functions);
-    if (!start_up_s_) baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+    if (!start_up_s_) home().by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
   }
 }
 
@@ -104,12 +203,14 @@ void CompositionDetector::claim_heritage() {
   };
   const auto stacks = static_cast<uint32_t>(stack_names_.size());
   for (const uint32_t stack : by_count(stacks, [&](uint32_t i) { return seen.stack(i); })) {
-    if (stack_names_[stack] != 0) baseline_.by_stack[stack] += unclaimed_.claim_stack(stack_names_[stack]);
+    if (stack_names_[stack] != 0)
+      baseline_.by_stack[stack] += static_cast<float>(unclaimed_.claim_stack(stack_names_[stack]));
   }
   const auto functions = static_cast<uint32_t>(function_names_.size());
   for (const uint32_t f : by_count(functions, [&](uint32_t i) { return seen.function(i); })) {
-    baseline_.by_function[f] += unclaimed_.claim_function(function_names_[f]);
+    baseline_.by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
   }
+  if (const auto inherited = std::exchange(inherited_changes_, nullptr)) claim_changes(*inherited);
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
     if (streams_[stream].used) moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
   }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/census_delta.h"
 #include "core/delta.h"
@@ -36,6 +37,9 @@ class Detector {
   /// back, a negative value where there can be none) is skipped: it is no evidence, for a change or against one.
   /// All deltas must come with the same stack table; another one makes the detector start to learn anew.
   [[nodiscard]] virtual std::optional<Finding> observe(const NamedDelta& delta) = 0;
+  /// Other changes that stand at the tick of the last observe(), beside the one that it gave: each a finding of its
+  /// own, repeated likewise. Nothing where it gave nothing.
+  [[nodiscard]] virtual std::vector<Finding> further() const { return {}; }
   /// What the census says about the process in this tick, given before the tick's deltas. A detector of
   /// ProbeKind::kCensus answers here and never sees a delta; to others it is something to condition on, and they answer
   /// nothing. Not every source has a census: a detector of a probe must do without.

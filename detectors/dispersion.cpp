@@ -7,6 +7,8 @@
 namespace stackwatch {
 namespace {
 
+// Fewer counts say nothing about how much a stream varies.
+constexpr double kMinCounts = 20;
 // Fewer blocks say nothing about a variance.
 constexpr double kMinBlocks = 3;
 // Weight of the prior in the process's estimate and of the process in a stream's, in degrees of freedom.
@@ -88,6 +90,14 @@ void BlockMoments::resume(size_t stream, double mean, const std::array<double, k
     s.squares[scale] = mean * mean * complete + scatter[scale];
     if (scale > 0) s.open[scale - 1] = static_cast<float>(mean * open_exposure_[scale]);
   }
+}
+
+void BlockMoments::recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion) {
+  const double mean = exposure_ > 0 ? streams_[stream].total / exposure_ : 0;
+  if (streams_[stream].total < kMinCounts || mean >= 1) return begin(stream, share, dispersion);
+  std::array<double, kBlockScales> scatters = scatter(stream);
+  for (double& each : scatters) each *= share * (1 - share) / (mean * (1 - mean));
+  resume(stream, share, scatters);
 }
 
 void BlockMoments::inherit(const std::array<double, kBlockScales>& blocks, double exposure) {

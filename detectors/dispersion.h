@@ -34,6 +34,9 @@ class BlockMoments {
   void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
   /// The same for any series, with its mean per unit of exposure and its scatter() by length of block.
   void resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter);
+  /// The stream's past counts as one around another share, in which it varied as much for its size: the dispersion
+  /// stays. Where hardly anything was counted it is the given one.
+  void recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
   /// Everything is forgotten but the streams; the past then is so many blocks of each length, in so much exposure, of
   /// which resume() tells what the streams did in it.
   void inherit(const std::array<double, kBlockScales>& blocks, double exposure);

@@ -9,15 +9,16 @@
 namespace stackwatch {
 namespace {
 
-constexpr uint64_t kMagic = 0x3265726168737773;    // "swshare2": the last digit is the version
-constexpr uint64_t kMagicV1 = 0x3165726168737773;  // without frames
+constexpr uint64_t kMagicV3 = 0x3365726168737773;  // "swshare3": the last digit is the version
+constexpr uint64_t kMagicV2 = 0x3265726168737773;  // without changes that stand
+constexpr uint64_t kMagicV1 = 0x3165726168737773;  // without frames, too
 constexpr size_t kMaxDepth = 1024;                 // the probes give less than 256
 constexpr uint16_t kUnknown = 0xffff;              // a frame whose function is not in the list
 static_assert(ShareHeritage::kMaxEntries < kUnknown);
 constexpr uint64_t kFnvBasis = 0xcbf29ce484222325;
 constexpr uint64_t kFnvPrime = 0x100000001b3;
 // Counts are sums of halved floating-point numbers: a share may exceed the whole by rounding.
-constexpr double kRounding = 1e-6;
+constexpr double kRounding = 1e-4;
 
 uint64_t hash(std::string_view text, uint64_t seed) {
   for (const char c : text) seed = (seed ^ static_cast<uint8_t>(c)) * kFnvPrime;
@@ -63,6 +64,35 @@ bool take_frames(SavedReader& bytes, ShareHeritage& heritage) {
   return true;
 }
 
+template <class Entry>
+bool take_since(SavedReader& bytes, const std::vector<ShareHeritage::Standing>& standing, std::vector<Entry>& entries) {
+  for (Entry& entry : entries) {
+    for (const auto& change : standing) {
+      entry.since.push_back(bytes.brief_amount());
+      if (static_cast<double>(entry.since.back()) > change.total * (1 + kRounding)) return false;
+    }
+  }
+  return true;
+}
+
+bool take_standing(SavedReader& bytes, ShareHeritage& heritage) {
+  const size_t size = bytes.small();
+  if (size > ShareHeritage::kMaxStanding) return false;
+  for (size_t i = 0; i < size && bytes.ok(); ++i) {
+    ShareHeritage::Standing& change = heritage.standing.emplace_back();
+    change.name = bytes.integer();
+    const uint16_t kind = bytes.small();
+    if (kind > 1) return false;
+    change.is_stack = kind == 1;
+    for (double* value : {&change.dispersion, &change.total, &change.squares, &change.wall_s, &change.cpu_s}) {
+      *value = bytes.amount();
+    }
+    if (change.dispersion < 1 || change.total <= 0) return false;
+  }
+  return take_since(bytes, heritage.standing, heritage.stacks) &&
+         take_since(bytes, heritage.standing, heritage.functions);
+}
+
 Result<ShareHeritage> refuse(std::string why) {
   return fail(ErrorKind::kFailed, "a saved baseline", std::move(why), "it is learned anew");
 }
@@ -101,9 +131,31 @@ uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functio
   return value;
 }
 
+namespace {
+
+void put_standing(const ShareHeritage& heritage, size_t stacks, size_t functions, SavedWriter& out) {
+  const size_t changes = std::min(heritage.standing.size(), ShareHeritage::kMaxStanding);
+  out.put(static_cast<uint16_t>(changes));
+  for (size_t i = 0; i < changes; ++i) {
+    const ShareHeritage::Standing& change = heritage.standing[i];
+    out.put(change.name);
+    out.put(static_cast<uint16_t>(change.is_stack ? 1 : 0));
+    for (const double value : {change.dispersion, change.total, change.squares, change.wall_s, change.cpu_s}) {
+      out.put(value);
+    }
+  }
+  const auto put_since = [&](const std::vector<float>& since) {
+    for (size_t i = 0; i < changes; ++i) out.put(i < since.size() ? since[i] : 0.0F);
+  };
+  for (size_t i = 0; i < stacks; ++i) put_since(heritage.stacks[i].since);
+  for (size_t i = 0; i < functions; ++i) put_since(heritage.functions[i].since);
+}
+
+}  // namespace
+
 std::string encode(const ShareHeritage& heritage) {
   SavedWriter out;
-  out.put(kMagic);
+  out.put(heritage.standing.empty() ? kMagicV2 : kMagicV3);
   for (const double value : {heritage.total, heritage.squares, heritage.wall_s, heritage.cpu_s, heritage.ticks}) {
     out.put(value);
   }
@@ -131,20 +183,23 @@ std::string encode(const ShareHeritage& heritage) {
       out.put(place == places.end() ? kUnknown : place->second);
     }
   }
+  if (!heritage.standing.empty()) put_standing(heritage, stacks, functions, out);
   return out.take();
 }
 
 Result<ShareHeritage> decode_share_heritage(std::string_view text) {
   SavedReader bytes(text);
   const uint64_t magic = bytes.integer();
-  if (magic != kMagic && magic != kMagicV1) return refuse("it is of another version, or no baseline");
+  if (magic != kMagicV3 && magic != kMagicV2 && magic != kMagicV1)
+    return refuse("it is of another version, or no baseline");
   ShareHeritage out;
   for (double* value : {&out.total, &out.squares, &out.wall_s, &out.cpu_s, &out.ticks}) *value = bytes.amount();
   for (double& value : out.dispersion) value = bytes.amount();
   if (!take_entries(bytes, out.total, out.stacks) || !take_entries(bytes, out.total, out.functions)) {
     return refuse("it has too many entries, or a part is larger than the whole");
   }
-  if (magic == kMagic && !take_frames(bytes, out)) return refuse("its stacks make no sense");
+  if (magic != kMagicV1 && !take_frames(bytes, out)) return refuse("its stacks make no sense");
+  if (magic == kMagicV3 && !take_standing(bytes, out)) return refuse("the changes that stood make no sense");
   if (!bytes.ok() || !bytes.at_end()) return refuse("it is damaged");
   return out;
 }
@@ -171,7 +226,7 @@ std::vector<ShareHeritage::Stack> UnclaimedShares::stacks() const {
   std::vector<ShareHeritage::Stack> out;
   for (const auto& [name, parts] : stacks_) {
     for (const Part& part : parts) {
-      if (!part.frames.empty()) out.push_back({name, part.count * scale_, part.frames});
+      if (!part.frames.empty()) out.push_back({name, part.count * scale_, part.frames, {}});
     }
   }
   std::ranges::sort(out, {}, &ShareHeritage::Stack::name);  // the same order each time
@@ -180,10 +235,10 @@ std::vector<ShareHeritage::Stack> UnclaimedShares::stacks() const {
 
 void UnclaimedShares::add_to(ShareHeritage& heritage) const {
   for (const auto& [name, parts] : stacks_) {
-    for (const Part& part : parts) heritage.stacks.push_back({name, part.count * scale_, part.frames});
+    for (const Part& part : parts) heritage.stacks.push_back({name, part.count * scale_, part.frames, {}});
   }
   for (const auto& [name, parts] : functions_) {
-    for (const Part& part : parts) heritage.functions.push_back({name, part.count * scale_});
+    for (const Part& part : parts) heritage.functions.push_back({name, part.count * scale_, {}});
   }
 }
 

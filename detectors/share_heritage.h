@@ -25,14 +25,30 @@ struct ShareHeritage {
   /// Of all stacks: another 32 kB. The rarest stacks have a name and a count, but no frames.
   static constexpr size_t kMaxFrames = 16384;
 
+  /// Of changes that stand.
+  static constexpr size_t kMaxStanding = 4;
+
   struct Entry {
     uint64_t name = 0;
     double count = 0;
+    std::vector<float> since = {};  ///< its count in the mix since each change that stands
   };
   struct Stack {
     uint64_t name = 0;
     double count = 0;
     std::vector<uint64_t> frames = {};  ///< keys of functions (below), root first, 0: it is not known; may be empty
+    std::vector<float> since = {};
+  };
+  /// A change that stood in the order in which they were found, and the mix from then until the next one. The counts
+  /// above are what was before the first.
+  struct Standing {
+    uint64_t name = 0;  ///< key of the function, or name of the stack
+    bool is_stack = false;
+    double dispersion = 1;
+    double total = 0;  ///< of the mix since, as those below
+    double squares = 0;
+    double wall_s = 0;
+    double cpu_s = 0;
   };
   double total = 0;    ///< samples in the baseline
   double squares = 0;  ///< sum of the squared totals of its ticks
@@ -41,7 +57,8 @@ struct ShareHeritage {
   double ticks = 0;                               ///< that the dispersion rests on
   std::array<double, kBlockScales> dispersion{};  ///< of the whole process, by length of block
   std::vector<Stack> stacks;
-  std::vector<Entry> functions;  ///< inclusive counts
+  std::vector<Entry> functions;         ///< inclusive counts
+  std::vector<Standing> standing = {};  ///< at most kMaxStanding
 
   /// Keeps the kMaxEntries with most counts of each kind, and their first kMaxFrames frames.
   void bound();
@@ -62,7 +79,8 @@ class FunctionKeys {
 [[nodiscard]] std::optional<FunctionId> find_function(uint64_t name, const FunctionTable& functions);
 [[nodiscard]] uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functions);
 
-/// Versioned and bounded: at most 68 kB. Little-endian doubles and integers.
+/// Versioned and bounded: at most 68 kB, and 8 kB for each change that stands. Little-endian doubles and integers.
+/// Version 2 where none stands, else 3.
 [[nodiscard]] std::string encode(const ShareHeritage& heritage);
 /// Of version 1, which had no frames, too. An error where the bytes are of another one, cut off, or make no sense
 /// (shares above 1, numbers that are none).

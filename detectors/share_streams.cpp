@@ -15,8 +15,8 @@ std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& inde
   fresh_.clear();
   sum_functions(tick, index);
   place_new_functions(tick, index);
-  seen_ += tick.total;
-  for (const uint32_t f : touched_) functions_[f].seen += static_cast<double>(function_counts_[f]);
+  seen_ += static_cast<float>(tick.total);
+  for (const uint32_t f : touched_) functions_[f].seen += function_counts_[f];
   // Functions first: a stack says little that its functions do not say.
   for (const uint32_t f : touched_) {
     if (index.is_real(f)) see(functions_[f], function_counts_[f], {f, false, true});
@@ -24,7 +24,7 @@ std::span<const uint32_t> ShareStreams::admit(const Tick& tick, StackIndex& inde
   for (const Tick::Entry& entry : tick.entries) {
     if (entry.stack == StackTable::kOther.value) continue;
     Place& place = stacks_[entry.stack];
-    place.seen += static_cast<double>(entry.count);
+    place.seen += entry.count;
     see(place, entry.count, {entry.stack, true, true});
   }
   place_candidates();
@@ -58,8 +58,8 @@ void ShareStreams::release(uint32_t stream) {
 void ShareStreams::see(Place& place, float count, Item item) {
   if (place.stream != kNone) return;
   place.fresh += count;
-  const double around = place.inside >= kNotPlaced ? seen_ : functions_[place.inside].seen;
-  const bool says_the_same = std::abs(around - place.seen) < static_cast<double>(kAdmitAt);
+  const float around = place.inside >= kNotPlaced ? seen_ : functions_[place.inside].seen;
+  const bool says_the_same = std::abs(around - place.seen) < kAdmitAt;
   if (place.fresh >= kAdmitAt && !says_the_same && !full()) candidates_.push_back({item, count});
 }
 

@@ -56,7 +56,7 @@ class ShareStreams {
     uint16_t stream = kNone;
     uint16_t inside = kNotPlaced;  // function that is in each of its samples; kNone: the process itself
     float fresh = 0;               // counts since it was last without a stream
-    double seen = 0;               // all counts ever
+    float seen = 0;                // all counts ever; what says the same is rounded the same
   };
 
   struct Candidate {
@@ -75,7 +75,7 @@ class ShareStreams {
   std::vector<Candidate> candidates_;
   std::vector<Place> stacks_;
   std::vector<Place> functions_;
-  double seen_ = 0;                     // all samples ever
+  float seen_ = 0;                      // all samples ever
   std::vector<float> function_counts_;  // of the tick at hand; zero elsewhere
   std::vector<uint32_t> touched_;       // functions with counts in it
   std::vector<BlockMoments::Count> counts_;

@@ -216,10 +216,10 @@ Tick TickWindow::operator[](size_t i) const {
 void StackCounts::add(const Tick& tick, StackIndex& index) {
   for (const Tick::Entry& entry : tick.entries) {
     grow_to(by_stack, size_t{entry.stack} + 1);
-    by_stack[entry.stack] += static_cast<double>(entry.count);
+    by_stack[entry.stack] += entry.count;
     const auto functions = index.functions_of(entry.stack);
     grow_to(by_function, index.functions());
-    for (const uint32_t function : functions) by_function[function] += static_cast<double>(entry.count);
+    for (const uint32_t function : functions) by_function[function] += entry.count;
   }
   total += tick.total;
   squares += tick.total * tick.total;
@@ -228,8 +228,8 @@ void StackCounts::add(const Tick& tick, StackIndex& index) {
 }
 
 void StackCounts::halve() {
-  for (double& count : by_stack) count /= 2;
-  for (double& count : by_function) count /= 2;
+  for (float& count : by_stack) count /= 2;
+  for (float& count : by_function) count /= 2;
   total /= 2;
   squares /= 2;
   wall_s /= 2;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -113,10 +114,12 @@ class TickWindow {
   uint64_t pushed_ = 0;
 };
 
-/// Sums of ticks, by stack and by function (inclusive: a function counts once in each stack that contains it).
+/// Sums of ticks, by stack and by function (inclusive: a function counts once in each stack that contains it). A part
+/// is a float: exact up to 16 million, beyond that the rounding of an hour's ticks is 5e-6 of it. It may exceed the
+/// total by that.
 struct StackCounts {
-  std::vector<double> by_stack;
-  std::vector<double> by_function;
+  std::vector<float> by_stack;
+  std::vector<float> by_function;
   double total = 0;
   double squares = 0;  ///< sum of the squared totals of the ticks
   double wall_s = 0;
@@ -124,10 +127,12 @@ struct StackCounts {
 
   void add(const Tick& tick, StackIndex& index);
   void halve();
-  [[nodiscard]] double stack(uint32_t i) const { return i < by_stack.size() ? by_stack[i] : 0; }
-  [[nodiscard]] double function(uint32_t i) const { return i < by_function.size() ? by_function[i] : 0; }
-  [[nodiscard]] double stack_share(uint32_t i) const { return total > 0 ? stack(i) / total : 0; }
-  [[nodiscard]] double function_share(uint32_t i) const { return total > 0 ? function(i) / total : 0; }
+  [[nodiscard]] double stack(uint32_t i) const { return i < by_stack.size() ? static_cast<double>(by_stack[i]) : 0; }
+  [[nodiscard]] double function(uint32_t i) const {
+    return i < by_function.size() ? static_cast<double>(by_function[i]) : 0;
+  }
+  [[nodiscard]] double stack_share(uint32_t i) const { return total > 0 ? std::min(1.0, stack(i) / total) : 0; }
+  [[nodiscard]] double function_share(uint32_t i) const { return total > 0 ? std::min(1.0, function(i) / total) : 0; }
   /// Total of the tick that an average count is in.
   [[nodiscard]] double typical_tick() const { return total > 0 ? squares / total : 0; }
   [[nodiscard]] double cores() const { return wall_s > 0 ? cpu_s / wall_s : 0; }

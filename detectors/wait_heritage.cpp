@@ -173,13 +173,14 @@ void WaitDetector::learn_names(const Tick& tick) {
     stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], *functions_);
     (void)index_.functions_of(entry.stack);
     grow_to(baseline_.by_stack, size_t{entry.stack} + 1);
-    if (!start_up_s_) baseline_.by_stack[entry.stack] += inherited_stacks_.claim(stack_names_[entry.stack]);
+    if (!start_up_s_)
+      baseline_.by_stack[entry.stack] += static_cast<float>(inherited_stacks_.claim(stack_names_[entry.stack]));
   }
   grow_to(baseline_.by_function, index_.functions());
   auto f = static_cast<uint32_t>(function_names_.size());
   for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
     function_names_[f] = name_of(index_.function(f), *functions_);
-    if (!start_up_s_) baseline_.by_function[f] += inherited_functions_.claim(function_names_[f]);
+    if (!start_up_s_) baseline_.by_function[f] += static_cast<float>(inherited_functions_.claim(function_names_[f]));
   }
 }
 
@@ -193,14 +194,15 @@ void WaitDetector::end_start_up() {
   for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
     if (stack_names_[stack] == 0) continue;
     const double known = inherited_stacks_.claim(stack_names_[stack]);
-    baseline_.by_stack[stack] += known;
+    baseline_.by_stack[stack] += static_cast<float>(known);
     // What the predecessor counted is compared and not parked, however long it takes now.
     if (known > 0 && stack < unknown.by_stack.size()) unknown.by_stack[stack] = 0;
   }
   std::vector<uint32_t> order(function_names_.size());
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, [&seen](uint32_t a, uint32_t b) { return seen.function(a) > seen.function(b); });
-  for (const uint32_t f : order) baseline_.by_function[f] += inherited_functions_.claim(function_names_[f]);
+  for (const uint32_t f : order)
+    baseline_.by_function[f] += static_cast<float>(inherited_functions_.claim(function_names_[f]));
   leave_out_main_waits(unknown);
   evidence_.reset_all();
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <random>
 #include <string>
 #include <string_view>
@@ -52,6 +53,7 @@ constexpr int kSamples = 99;
 constexpr int kWarmUp = 1000;  // past the windows' length, and half of a half hour: then a time of day is known
 constexpr int kFilled = 400;   // the streams that matter have their places
 constexpr int kTicks = 200;
+constexpr int kUntilFound = 300;  // and what it keeps of the mix since
 
 double cpu_s() {
   timespec now{};
@@ -76,9 +78,13 @@ class Program {
         stacks_.push_back(table_.intern(other));
       }
     }
-    std::vector<double> weights;
-    for (size_t i = 0; i < stacks_.size(); ++i) weights.push_back(1 / (20.0 + static_cast<double>(i)));
-    draw_ = std::discrete_distribution<size_t>(weights.begin(), weights.end());
+    for (size_t i = 0; i < stacks_.size(); ++i) weights_.push_back(1 / (20.0 + static_cast<double>(i)));
+    draw_ = std::discrete_distribution<size_t>(weights_.begin(), weights_.end());
+  }
+  /// One of its functions takes a quarter of all more.
+  void grow(size_t stack) {
+    weights_[stack] += std::accumulate(weights_.begin(), weights_.end(), 0.0) / 3;
+    draw_ = std::discrete_distribution<size_t>(weights_.begin(), weights_.end());
   }
   void draw(std::mt19937_64& random, double time_s, int samples, NamedDelta& out) {
     counts_.assign(stacks_.size(), 0);
@@ -100,6 +106,7 @@ class Program {
   StackTable table_;
   std::vector<StackId> stacks_;
   std::vector<int64_t> counts_;
+  std::vector<double> weights_;
   std::discrete_distribution<size_t> draw_;
 };
 
@@ -147,6 +154,18 @@ size_t streams_of(const std::vector<Attached>& processes) {
   return streams;
 }
 
+double findings_of(const std::vector<Attached>& processes) {
+  size_t findings = 0;
+  for (const Attached& process : processes) {
+    for (const auto& detector : process.on_cpu) {
+      if (const auto* composition = dynamic_cast<const CompositionDetector*>(detector.get())) {
+        findings += composition->standing();
+      }
+    }
+  }
+  return static_cast<double>(findings);
+}
+
 void fill(std::vector<Attached>& processes, ProbeKind probe, std::string_view only) {
   const DetectionPolicy policy;
   DetectorSettings settings;
@@ -192,6 +211,14 @@ void print_cost() {
   std::printf("| per stream and tick | %.3f us |\n", spent_s / kTicks / kProcesses / streams * 1e6);
   const double idle_s = run(processes, kWarmUp + kTicks, kTicks, 0);
   std::printf("| the same processes without counts | %.2f %% of a core |\n", idle_s / kTicks * 100);
+  int at = kWarmUp + 2 * kTicks;
+  for (const size_t stack : {size_t{5}, size_t{200}}) {
+    for (Attached& process : processes) process.program->grow(stack);
+    run(processes, at, kUntilFound, kSamples);
+    at += kUntilFound;
+    std::printf("| memory while %.2f findings of `composition` stand | %.0f kB |\n",
+                findings_of(processes) / kProcesses, static_cast<double>(heap_bytes - before) / kProcesses / 1e3);
+  }
 }
 
 }  // namespace

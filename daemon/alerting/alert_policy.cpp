@@ -40,6 +40,16 @@ bool is_explained(const Finding& finding, const Observation& observation) {
   });
 }
 
+/// A detector that tells two changes on one stack at once means two, unless they began together.
+bool is_told_beside(const AlertRecord& record, const Finding& finding, const Observation& observation,
+                    double onset_overlap_s) {
+  if (std::abs(record.onset_s - finding.onset_s) <= onset_overlap_s) return false;
+  return std::ranges::any_of(observation.findings, [&](const Finding& other) {
+    return &other != &finding && other.detector == finding.detector &&
+           kinship(record, other, {}, onset_overlap_s) == Kinship::kSame;
+  });
+}
+
 std::span<const FunctionId> stack_of(const Finding& finding, const Observation& observation) {
   const StackTable* stacks = observation.stacks;
   if (!finding.stack || stacks == nullptr || finding.stack->value >= stacks->size()) return {};
@@ -121,7 +131,10 @@ std::vector<AlertPolicy::Group> AlertPolicy::group(const Observation& observatio
     AlertRecord* closest = nullptr;
     Kinship how = Kinship::kNone;
     for (AlertRecord* record : candidates) {
-      const Kinship k = kinship(*record, *finding, stack_of(*finding, observation), options_.onset_overlap_s);
+      Kinship k = kinship(*record, *finding, stack_of(*finding, observation), options_.onset_overlap_s);
+      if (k == Kinship::kSameStack && is_told_beside(*record, *finding, observation, options_.onset_overlap_s)) {
+        k = Kinship::kNone;
+      }
       if (k > how) std::tie(how, closest) = std::pair(k, record);
     }
     if (closest == nullptr) {
@@ -225,8 +238,27 @@ void AlertPolicy::reconsider(AlertRecord& record) {
     tell_shift(record);
   } else if (!alert.is_firing() && !alert.shift) {
     fire(record);
+  } else if (alert.is_firing() && !alert.shift && record.growths > record.told_growths) {
+    tell_growth(record);
   }
   if (alert.is_firing()) alert.shift.reset();
+}
+
+// Who was told of 5 points more must hear of 25. Not each step of a slow climb: the cooldown is between two.
+void AlertPolicy::tell_growth(AlertRecord& record) {
+  const double size = std::abs(record.alert.after - record.alert.before);
+  const bool larger = size >= options_.larger_factor * record.told_change;
+  if (!larger && record.seen_s - record.told_s < options_.cooldown_s - kJitterS) return;
+  note_told(record);
+  record.alert.named_ns.reset();
+  ++counters_.grown;
+  changed_.push_back(record.alert);
+}
+
+void AlertPolicy::note_told(AlertRecord& record) const {
+  record.told_growths = record.growths;
+  record.told_change = std::abs(record.alert.after - record.alert.before);
+  record.told_s = record.seen_s;
 }
 
 bool AlertPolicy::may_fire(const AlertRecord& record) const {
@@ -267,6 +299,7 @@ void AlertPolicy::fire(AlertRecord& record) {
   alert.resolved_ns.reset();
   alert.resolution.clear();
   enlist(record, record);
+  note_told(record);
   ++counters_.fired;
   changed_.push_back(alert);
 }

@@ -54,6 +54,7 @@ struct AlertPolicyOptions {
   double resolve_after_s = 15;  ///< a firing alert without a finding for so long is resolved
   double cooldown_s = 300;      ///< after it is resolved the same cause makes no new alert for so long
   /// During the cooldown a cause that comes back fires at once (after persistence_s) if it is so many times larger.
+  /// What fires and grows by a further change fires again at once if it is, else when the cooldown has passed.
   double larger_factor = 2;
   /// Onsets are estimates: two detectors that mean one event differ by some ticks, at small changes by tens of seconds.
   double onset_overlap_s = 30;
@@ -84,6 +85,7 @@ class AlertPolicy {
   struct Counters {
     uint64_t fired = 0;
     uint64_t resolved = 0;
+    uint64_t grown = 0;        ///< told again as the change became larger
     uint64_t shifts = 0;       ///< told as cost that moved
     uint64_t joined = 0;       ///< changes told as a part of an alert that another probe or worker made
     uint64_t vanished = 0;     ///< pending ones whose finding went away before persistence_s
@@ -100,8 +102,8 @@ class AlertPolicy {
   /// probe come in order of time. `exits` are handled after the observations,
   /// `replaced` (processes that execute another program now) before them. `realtime_offset_ns` is CLOCK_REALTIME minus
   /// that time line; nothing asks the clock. Returns a copy of each alert that began
-  /// to fire, got the name of its function later (Alert::is_named_later()) or was resolved, in the order in which that
-  /// happened: one publish() each.
+  /// to fire, became larger by a further change, got the name of its function later (Alert::is_named_later()) or was
+  /// resolved, in the order in which that happened: one publish() each.
   [[nodiscard]] std::vector<Alert> tick(double time_s, std::span<const Observation> observations,
                                         std::span<const ProcessKey> exits, std::span<const ProcessKey> replaced = {},
                                         std::optional<int64_t> realtime_offset_ns = {});
@@ -139,6 +141,8 @@ class AlertPolicy {
   void settle(AlertRecord& record);
   void fire(AlertRecord& record);
   void tell_shift(AlertRecord& record);
+  void tell_growth(AlertRecord& record);
+  void note_told(AlertRecord& record) const;
   void reconsider(AlertRecord& record);
   void claim_id(AlertRecord& record);
   void identify_again(AlertRecord& record) const;

@@ -47,6 +47,10 @@ struct AlertRecord {
   double silent_since_s = 0;       ///< of a restored one: its detector remembers the past and sees no change since then
   int64_t realtime_offset_ns = 0;  ///< as of the first finding: the onset is near it, later jumps do not move it
   double largest_change = 0;       ///< largest |after - before| so far
+  uint32_t growths = 0;            ///< of the finding
+  uint32_t told_growths = 0;       ///< when it was told last, and then:
+  double told_change = 0;          ///< |after - before|
+  double told_s = 0;
 
   // One incident: workers of one service with one cause, and what other probes of them show of it. One record is told,
   // the others stand behind it.

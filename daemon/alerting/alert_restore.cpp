@@ -46,7 +46,8 @@ AlertRecord restored_record(const Alert& alert, double time_s, int64_t offset_ns
   for (Alert::Part& part : record.alert.parts) part.stands = false;
   record.resolved_s = seconds_of(alert.resolved_ns.value_or(alert.updated_ns), offset_ns);
   record.realtime_offset_ns = offset_ns;
-  record.largest_change = std::abs(alert.after - alert.before);
+  record.largest_change = record.told_change = std::abs(alert.after - alert.before);
+  record.told_s = time_s;
   return record;
 }
 

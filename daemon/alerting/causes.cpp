@@ -63,6 +63,7 @@ void set_values(AlertRecord& record, const Finding& finding, const FunctionTable
   alert.score = finding.score;
   alert.shift = shift_of(finding, functions);
   record.onset_s = finding.onset_s;
+  record.growths = finding.growths;
   record.largest_change = std::max(record.largest_change, size_of(finding));
   record.companions.clear();
   alert.contributors.clear();

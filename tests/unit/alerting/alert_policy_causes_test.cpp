@@ -172,6 +172,55 @@ TEST_F(PolicyTest, TheAlertsOwnFunctionIsNotItsContributor) {
   EXPECT_THAT(policy_->all()[0].contributors, ElementsAre(contributor("main")));
 }
 
+TEST_F(PolicyTest, TwoChangesThatOneDetectorTellsAtOnceAreTwoAlertsThoughOnOneStack) {
+  const Finding first = composition({"main", "serve", "lookup"}, 0.1, 0.3, onset_s_);
+  ASSERT_THAT(run(6, {first}), SizeIs(1));
+  const Finding second = composition({"main", "serve", "lookup", "compare"}, 0.05, 0.2, onset_s_ + 120);
+  const auto changed = run(6, {first, second});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_EQ(changed[0].frame, "compare");
+  EXPECT_EQ(policy_->firing(), 2U);
+  const auto over = run(20, {second});
+  ASSERT_THAT(over, SizeIs(1));
+  EXPECT_EQ(over[0].frame, "lookup");
+  EXPECT_EQ(over[0].resolution, "back to its baseline");
+  EXPECT_EQ(policy_->firing(), 1U);
+}
+
+TEST_F(PolicyTest, TwoThatBeganTogetherOnOneStackAreOneAlert) {
+  const Finding first = composition({"main", "serve", "lookup"}, 0.1, 0.3, onset_s_);
+  const Finding second = composition({"main", "serve", "lookup", "compare"}, 0.05, 0.2, onset_s_ + 20);
+  EXPECT_THAT(run(12, {first, second}), SizeIs(1));
+}
+
+TEST_F(PolicyTest, AGrowthFiresAgainAtOnceWhereItIsTwiceAsLarge) {
+  const auto first = run(6, {composition({"main", "lookup"}, 0.1, 0.15)});
+  ASSERT_THAT(first, SizeIs(1));
+  Finding grown = composition({"main", "lookup"}, 0.1, 0.35);
+  EXPECT_THAT(run(30, {grown}), IsEmpty()) << "an estimate that gets better is no growth";
+  grown.growths = 1;
+  const auto again = run(30, {grown});
+  ASSERT_THAT(again, SizeIs(1)) << "once";
+  EXPECT_EQ(again[0].id, first[0].id);
+  EXPECT_EQ(again[0].opened_ns, first[0].opened_ns);
+  EXPECT_TRUE(again[0].is_firing());
+  EXPECT_DOUBLE_EQ(again[0].after, 0.35);
+  EXPECT_EQ(policy_->counters().grown, 1U);
+  EXPECT_EQ(policy_->counters().fired, 1U);
+  EXPECT_THAT(run(20, {}), SizeIs(1)) << "and is resolved once";
+}
+
+TEST_F(PolicyTest, ASmallerGrowthFiresAgainWhenTheCooldownHasPassed) {
+  run(6, {composition({"main", "lookup"}, 0.1, 0.4)});
+  Finding grown = composition({"main", "lookup"}, 0.1, 0.55);
+  grown.growths = 1;
+  EXPECT_THAT(run(290, {grown}), IsEmpty());
+  EXPECT_THAT(run(20, {grown}), SizeIs(1));
+  grown.growths = 2;
+  EXPECT_THAT(run(270, {grown}), IsEmpty());
+  EXPECT_THAT(run(40, {grown}), SizeIs(1));
+}
+
 TEST_F(PolicyTest, FunctionsOfDifferentProbesAreToldApart) {
   Finding blocked = composition({"main", "encode"});
   blocked.probe = ProbeKind::kBlocked;

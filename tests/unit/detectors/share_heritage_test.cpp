@@ -12,8 +12,22 @@ ShareHeritage sample() {
   return {1000, 5000, 100, 50, 100, {1, 1, 2, 2, 3}, {{11, 600, {21, 0, 22}}, {12, 400}}, {{21, 1000}, {22, 600}}};
 }
 
-TEST(ShareHeritage, EveryCutAndEveryFlippedByteIsRefusedOrMakesSense) {
-  const std::string whole = encode(sample());
+/// The same with two changes that stand.
+ShareHeritage changed() {
+  ShareHeritage out = sample();
+  out.standing = {{22, false, 1.5, 500, 2500, 50, 25}, {12, true, 2, 100, 500, 10, 5}};
+  out.stacks[0].since = {400, 20};
+  out.stacks[1].since = {100, 80};
+  out.functions[0].since = {500, 100};
+  out.functions[1].since = {400, 20};
+  return out;
+}
+
+class HeritageBytes : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Versions, HeritageBytes, testing::Bool());
+
+TEST_P(HeritageBytes, EveryCutAndEveryFlippedByteIsRefusedOrMakesSense) {
+  const std::string whole = encode(GetParam() ? changed() : sample());
   ASSERT_TRUE(decode_share_heritage(whole));
   for (size_t length = 0; length < whole.size(); ++length) {
     EXPECT_FALSE(decode_share_heritage(whole.substr(0, length))) << length;
@@ -44,6 +58,44 @@ TEST(ShareHeritage, IsTheSameAfterSaving) {
   const auto read = decode_share_heritage(encode(sample()));
   ASSERT_TRUE(read);
   EXPECT_EQ(encode(*read), encode(sample()));
+}
+
+TEST(ShareHeritage, ChangesThatStandAreKept) {
+  const auto read = decode_share_heritage(encode(changed()));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(encode(*read), encode(changed()));
+  ASSERT_EQ(read->standing.size(), 2U);
+  EXPECT_FALSE(read->standing[0].is_stack);
+  EXPECT_EQ(read->standing[1].name, 12U);
+  EXPECT_TRUE(read->standing[1].is_stack);
+  EXPECT_EQ(read->standing[1].total, 100);
+  EXPECT_EQ(read->stacks[1].since, (std::vector<float>{100, 80}));
+  EXPECT_EQ(read->functions[0].since, (std::vector<float>{500, 100}));
+}
+
+TEST(ShareHeritage, ChangesThatMakeNoSenseAreRefused) {
+  ShareHeritage bad = changed();
+  bad.stacks[1].since[1] = 101;  // of 100
+  EXPECT_FALSE(decode_share_heritage(encode(bad)));
+  bad = changed();
+  bad.standing[0].dispersion = 0.5;
+  EXPECT_FALSE(decode_share_heritage(encode(bad)));
+  bad = changed();
+  bad.standing[0].total = 0;
+  EXPECT_FALSE(decode_share_heritage(encode(bad)));
+}
+
+TEST(ShareHeritage, ChangesAreBounded) {
+  ShareHeritage many = changed();
+  many.stacks.assign(ShareHeritage::kMaxEntries, {11, 600, std::vector<uint64_t>(16, 21), {1, 1, 1, 1}});
+  many.functions.assign(ShareHeritage::kMaxEntries, {21, 600, {1, 1, 1, 1}});
+  many.standing.assign(10, many.standing[0]);
+  many.bound();
+  const std::string bytes = encode(many);
+  EXPECT_LE(bytes.size(), 68'000U + 4 * 8'500U);
+  const auto read = decode_share_heritage(bytes);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->standing.size(), ShareHeritage::kMaxStanding);
 }
 
 TEST(ShareHeritage, KeepsTheFramesOfStacks) {
