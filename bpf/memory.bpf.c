@@ -339,13 +339,32 @@ static __always_inline int on_probe(struct pt_regs* ctx, __u32 role) {
   return end(&c);
 }
 
+/* Since Linux 6.13 a program may have its stack in memory of its CPU instead of the task's. That is for programs which
+ * nothing interrupts on their CPU; where the kernel can be preempted, one on user code can be, by another task in the
+ * same program, which then writes over its stack. A program that can call another one has no such stack. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u32);
+} nothing SEC(".maps");
+const volatile __u32 never = 0;
+#define ON_THE_STACK_OF_THE_TASK(ctx) \
+  if (never) bpf_tail_call(ctx, &nothing, 0)
+
 /* One program for all functions where the kernel passes a cookie, so that an object needs one link. */
 SEC("uprobe")
-int enter_any(struct pt_regs* ctx) { return on_probe(ctx, (__u32)bpf_get_attach_cookie(ctx)); }
+int enter_any(struct pt_regs* ctx) {
+  ON_THE_STACK_OF_THE_TASK(ctx);
+  return on_probe(ctx, (__u32)bpf_get_attach_cookie(ctx));
+}
 
-#define PROBE(name, role) \
-  SEC("uprobe")           \
-  int name(struct pt_regs* ctx) { return on_probe(ctx, role); }
+#define PROBE(name, role)          \
+  SEC("uprobe")                    \
+  int name(struct pt_regs* ctx) {  \
+    ON_THE_STACK_OF_THE_TASK(ctx); \
+    return on_probe(ctx, role);    \
+  }
 
 PROBE(enter_malloc, kMemoryMalloc)
 PROBE(enter_calloc, kMemoryCalloc)
@@ -359,6 +378,7 @@ PROBE(leave_new, kMemoryNewReturn)
 
 SEC("uretprobe")
 int leave(struct pt_regs* ctx) {
+  ON_THE_STACK_OF_THE_TASK(ctx);
   struct context c;
   if (!begin(&c, ctx)) return 0;
   count_run(&c, &c.process->returns);
