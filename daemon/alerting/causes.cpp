@@ -14,6 +14,8 @@ constexpr size_t kMaxContributors = 16;
 constexpr size_t kMaxStackFrames = 256;
 /// Two shares that mirror each other are never exactly as large; below this the one that grew is told.
 constexpr double kMuchLarger = 1.25;
+/// What every program gets into the kernel by: entry_SYSCALL_64, do_syscall_64, the system call.
+constexpr std::ptrdiff_t kKernelEntryFrames = 3;
 /// From the start of the daemon to the first counts of a process whose alert stands, and some ticks for the estimate.
 constexpr double kSeenAgainAfterRestartS = 60;
 
@@ -102,9 +104,12 @@ bool may_be_one_resource(const Alert& a, const Alert& b) {
 }
 
 /// One kernel runs under all names: programs that know nothing of each other and change in the same function of it. Not
-/// where they wait: every wait ends in the kernel, whatever is waited for.
+/// where they wait: every wait ends in the kernel, whatever is waited for. Nor where they enter it, which says what a
+/// program asks for.
 bool is_of_the_machine(const Alert& a, const Alert& b) {
-  return a.probe == ProbeKind::kOnCpu && a.frame == b.frame && a.frame.ends_with("_[k]");
+  const auto in_kernel = [](const std::string& frame) { return frame.ends_with("_[k]"); };
+  return a.probe == ProbeKind::kOnCpu && a.frame == b.frame && in_kernel(a.frame) &&
+         std::ranges::count_if(a.stack, in_kernel) > kKernelEntryFrames;
 }
 
 /// Whether what began at `onset_s` began with the record's change. A detector that knows the past sees a change of

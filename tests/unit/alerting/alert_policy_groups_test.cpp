@@ -60,7 +60,7 @@ TEST_F(WorkersTest, TenWorkersAreOneAlertThatListsThem) {
 
 // Pages take longer to be cleared, say: nothing of the programs.
 TEST_F(WorkersTest, OneFunctionOfTheKernelInProgramsThatKnowNothingOfEachOtherIsOneAlert) {
-  const Finding clears = composition({"main", "serve", "clear_page_[k]"}, 0.01, 0.1);
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
   for (int i = 0; i < 3; ++i) {
     const std::string name = "program" + std::to_string(i);
     other_service(worker(i), {worker(i), 5000 + i, name, "/usr/bin/" + name, "/" + name, name + ".service"});
@@ -73,7 +73,7 @@ TEST_F(WorkersTest, OneFunctionOfTheKernelInProgramsThatKnowNothingOfEachOtherIs
 
 // What comes and goes on the machine is seen here and there.
 TEST_F(WorkersTest, AFunctionOfTheKernelThatComesBackElsewhereCoolsDownAsOne) {
-  const Finding clears = composition({"main", "serve", "clear_page_[k]"}, 0.01, 0.1);
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
   other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
   EXPECT_THAT(run_workers(10, 0, 1, {clears}), SizeIs(1));
   EXPECT_THAT(run_workers(30, 0, 1, {}), SizeIs(1)) << "over";
@@ -83,7 +83,7 @@ TEST_F(WorkersTest, AFunctionOfTheKernelThatComesBackElsewhereCoolsDownAsOne) {
 
 TEST_F(WorkersTest, WaitingInOneFunctionOfTheKernelIsWaitingForDifferentThings) {
   other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
-  Finding waits = composition({"main", "serve", "do_wait_[k]"}, 0.01, 0.1);
+  Finding waits = composition({"main", "enter_[k]", "do_syscall_[k]", "futex_[k]", "do_wait_[k]"}, 0.01, 0.1);
   waits.detector = "wait";
   waits.probe = ProbeKind::kBlocked;
   waits.unit_of_measure = "threads waiting";
@@ -97,6 +97,11 @@ TEST_F(WorkersTest, WaitingInOneFunctionOfTheKernelIsWaitingForDifferentThings) 
   EXPECT_EQ(told, 2U);
 }
 
+TEST_F(WorkersTest, TwoProgramsThatAskMoreOfTheKernelAreTwoAlerts) {
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  EXPECT_THAT(run_workers(10, 0, 2, {composition({"main", "enter_[k]", "do_syscall_[k]"}, 0.01, 0.1)}), SizeIs(2));
+}
+
 TEST_F(WorkersTest, OneNameInTwoProgramsIsNotOneFunction) {
   other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
   EXPECT_THAT(run_workers(10, 0, 2, {slow()}), SizeIs(2));
@@ -104,8 +109,8 @@ TEST_F(WorkersTest, OneNameInTwoProgramsIsNotOneFunction) {
 
 TEST_F(WorkersTest, AnotherFunctionOfTheKernelIsAnotherAlert) {
   other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
-  const Finding clears = composition({"main", "serve", "clear_page_[k]"}, 0.01, 0.1);
-  const Finding copies = composition({"main", "serve", "copy_page_[k]"}, 0.01, 0.1);
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
+  const Finding copies = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "copy_page_[k]"}, 0.01, 0.1);
   size_t told = 0;
   for (int s = 0; s < 10; ++s) {
     told += tick({observation(worker(0), {clears}), observation(worker(1), {copies})}).size();
