@@ -36,6 +36,13 @@ int64_t local_time_of(const TickBatch& batch) {
   return local_seconds(*batch.realtime_offset_ns + static_cast<int64_t>(batch.time_s * 1e9));
 }
 
+/// What the kernel does under the name of a process that is throttled or crowded out, or no longer is.
+bool is_price_of_waiting(const Finding& finding, const Starvation& starvation, const NamedDelta& delta) {
+  if (finding.probe != ProbeKind::kOnCpu || !finding.frame || delta.functions == nullptr) return false;
+  return (*delta.functions)[*finding.frame].name.ends_with("_[k]") &&
+         starvation.explains(finding.onset_s, delta.time_s);
+}
+
 /// The path of a program is read a tick or two after attaching; what has none by then has none (a kernel thread).
 constexpr int kIdentifyTicks = 10;
 
@@ -70,6 +77,7 @@ void Detection::observe_census(const TickBatch& batch, std::vector<Observation>&
     watched.last_census = sample;
     if (!delta) continue;
     delta->local_s = local_s;
+    watched.starvation.observe(*delta);
     Observation& observation = observations.emplace_back();
     observation.process = sample.key;
     observation.probe = ProbeKind::kCensus;
@@ -107,9 +115,12 @@ void Detection::observe_delta(const NamedDelta& delta, std::vector<Observation>&
   observation.stacks = delta.stacks;
   observation.functions = delta.functions;
   for (const auto& detector : detectors_of(watched, delta.probe)) {
+    const auto add = [&](Finding finding) {
+      if (!is_price_of_waiting(finding, watched.starvation, delta)) observation.findings.push_back(std::move(finding));
+    };
     if (auto finding = detector->observe(delta)) {
-      observation.findings.push_back(std::move(*finding));
-      for (Finding& other : detector->further()) observation.findings.push_back(std::move(other));
+      add(std::move(*finding));
+      for (Finding& other : detector->further()) add(std::move(other));
     }
   }
 }

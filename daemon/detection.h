@@ -14,6 +14,7 @@
 #include "daemon/delta_source.h"
 #include "detectors/peers.h"
 #include "detectors/registry.h"
+#include "detectors/starvation.h"
 
 namespace stackwatch {
 
@@ -49,6 +50,7 @@ class Detection {
     std::unordered_map<ProbeKind, Detectors> probes;
     ProcessSample last_census;
     double last_census_s = 0;  ///< 0: there was none yet
+    Starvation starvation;
     const FunctionTable* functions = nullptr;
     std::string service;  ///< empty: not known
     int unidentified_ticks = 0;

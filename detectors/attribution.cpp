@@ -10,6 +10,7 @@ namespace {
 constexpr double kSignificant = 4;         // standard errors; the evidence itself is judged elsewhere
 constexpr double kGrowthPreferred = 0.5;   // of the largest shrinkage
 constexpr double kPassive = 0.25;          // a share whose cores moved less than this part of it only made room
+constexpr double kKnown = 0.5;             // part of a change that [other] cannot hide
 constexpr double kContributorPart = 0.25;  // of the cause's change; smaller ones are noise to a reader
 constexpr size_t kMaxContributors = 8;
 
@@ -21,6 +22,9 @@ class Attribution {
     for (uint32_t stack = 0; stack < stacks; ++stack) {
       if (before.stack(stack) > 0 || after.stack(stack) > 0) stacks_.push_back(stack);
       (void)index.functions_of(stack < index.table().size() ? stack : 0);
+    }
+    if (const auto other = index.number_of(FunctionTable::kOther)) {
+      unknown_change_ = after_.function_share(*other) - before_.function_share(*other);
     }
     joint_.resize(index.functions());
     depth_.resize(index.functions());
@@ -55,6 +59,15 @@ class Attribution {
     return difference * difference > kSignificant * kSignificant * variance;
   }
 
+  // Where the table of stacks is full, new stacks of known functions are [other]: what a function lost may lie there,
+  // or what it gained have come from there. What goes beyond that is known to have changed.
+  bool certain(double count_before, double count_after) const {
+    const double difference = count_after / after_.total - count_before / before_.total;
+    if (difference * unknown_change_ >= 0) return significant(count_before, count_after);
+    if (std::abs(unknown_change_) > (1 - kKnown) * std::abs(difference)) return false;
+    return significant(count_before, count_after + unknown_change_ * after_.total);
+  }
+
   // Shares are relative: when one function stops, all others grow in share and do nothing more than before.
   bool passive(uint32_t f) const {
     if (before_.cpu_s <= 0 || after_.cpu_s <= 0) return false;
@@ -67,7 +80,7 @@ class Attribution {
     for (uint32_t f = 0; f < settled_.size(); ++f) {
       if (settled_[f] || !index_.is_real(f) || change(f) * direction <= 0) continue;
       if (best && std::abs(change(f)) <= std::abs(change(*best))) continue;
-      if (significant(before_.function(f), after_.function(f)) && !passive(f)) best = f;
+      if (certain(before_.function(f), after_.function(f)) && !passive(f)) best = f;
     }
     return best;
   }
@@ -180,7 +193,7 @@ class Attribution {
         continue;
       }
       if (best && std::abs(stack_change(stack)) <= std::abs(stack_change(*best))) continue;
-      if (significant(before_.stack(stack), after_.stack(stack))) best = stack;
+      if (certain(before_.stack(stack), after_.stack(stack))) best = stack;
     }
     if (!best) return std::nullopt;
     return Cause{std::nullopt, *best, before_.stack_share(*best), after_.stack_share(*best), {}};
@@ -196,6 +209,7 @@ class Attribution {
   const StackCounts& after_;
   const AttributionOptions& options_;
   std::vector<uint32_t> stacks_;  // with any count before or after
+  double unknown_change_ = 0;     // of the share of [other]
   std::vector<double> joint_;
   std::vector<Depth> depth_;
   std::vector<double> position_;

@@ -39,6 +39,8 @@ struct AttributionOptions {
 ///    on the same stacks, the one farthest from the root is named. Callers carry all of it but lie higher; helpers
 ///    that lie deeper carry too little.
 /// 3. The same, again and again, over what the cause does not explain gives the contributors.
+/// What the share of [other] may hide is no change: where it grew, a function may have lost as much to it, where it
+/// shrank, have gained as much from it. At least half of a change must be beyond that, and significant.
 ///
 /// Nothing where no function and no stack changed significantly.
 [[nodiscard]] std::optional<Cause> find_cause(StackIndex& index, const StackCounts& before, const StackCounts& after,

@@ -20,6 +20,9 @@ constexpr double kOfSize = 0.5;        // what took part in a shift may differ b
 constexpr double kSameCores = 1.25;    // CPU time that counts as unchanged, as a factor
 constexpr double kMainCaller = 0.8;    // part of a function's samples that its main caller has
 constexpr double kIdentifiable = 0.5;  // a loser's part of all that would lose by another one's growth
+constexpr double kOfMadeRoom = 0.5;    // of what others would have made room for cost that is new, or left by cost gone
+// That vanished or appeared, the smallest of which may be noise; each is compared with each.
+constexpr size_t kMaxCandidates = 4 * kMaxRenamed;
 constexpr uint32_t kNone = 0xffffffff;
 
 /// Both states, by function: with callees, and by itself.
@@ -97,22 +100,26 @@ class ShiftSearch {
     for (uint32_t row = 0; row < rows_.size(); ++row) {
       const double x = rows_[row].before / before_.total;
       const double y = rows_[row].after / after_.total;
-      const uint32_t leaf = rows_[row].leaf;
-      uint32_t own = kNone;
       for (const uint32_t f : rows_[row].functions) {
         const uint32_t as = as_[f];
-        if (as == kNone) continue;
-        own = as;
-        if (std::exchange(seen[as], row) == row) continue;
+        if (as == kNone || std::exchange(seen[as], row) == row) continue;
         out.before[as] += x;
         out.after[as] += y;
       }
-      if (leaf != kNone && as_[leaf] != kNone) own = as_[leaf];  // of a recursion the leaf may stand higher, too
+      const uint32_t own = own_of(rows_[row]);
       if (own == kNone) continue;
       out.own_before[own] += x;
       out.own_after[own] += y;
     }
     return out;
+  }
+
+  /// The function that a stack counts for by itself; kNone where there is none.
+  [[nodiscard]] uint32_t own_of(const Row& row) const {
+    if (row.leaf != kNone && as_[row.leaf] != kNone) return as_[row.leaf];  // of a recursion it may stand higher, too
+    const auto real = std::ranges::find_if(row.functions.rbegin(), row.functions.rend(),
+                                           [this](uint32_t f) { return as_[f] != kNone; });
+    return real == row.functions.rend() ? kNone : as_[*real];
   }
 
   double noise(double x, double y) const {
@@ -175,7 +182,7 @@ class ShiftSearch {
       const double y = plain.after[f];
       if (x >= least && y <= kGone * x) gone.push_back({f, caller_of(f, &Row::before), x});
       if (y >= least && x <= kGone * y) fresh.push_back({f, caller_of(f, &Row::after), y});
-      if (gone.size() > kMaxRenamed || fresh.size() > kMaxRenamed) return false;
+      if (gone.size() > kMaxCandidates || fresh.size() > kMaxCandidates) return false;
     }
     std::ranges::stable_sort(gone, std::greater{}, &Change::share);
     std::ranges::stable_sort(fresh, std::greater{}, &Change::share);
@@ -198,7 +205,11 @@ class ShiftSearch {
       old.partner = best->function;
       as_[best->function] = old.function;
     }
-    for (const auto* side : {&gone, &fresh}) {
+    for (auto* side : {&gone, &fresh}) {
+      // Half of what is worth telling may be noise on a rare interrupt: it is no part of this, and no objection to it.
+      std::erase_if(*side, [this](const Change& each) {
+        return each.partner == kNone && each.share < worth_telling(each.share);
+      });
       for (const Change& each : *side) {
         if (each.partner == kNone) as_[each.function] = kNone;
       }
@@ -213,8 +224,9 @@ class ShiftSearch {
     // What took part must have stayed by itself, and not within the noise of larger things.
     for (const auto* side : {&gone, &fresh}) {
       for (const Change& each : *side) {
-        const uint32_t f = each.partner != kNone ? as_[each.function] : each.caller;
-        if (f == kNone || as_[f] == kNone) continue;
+        if (each.partner == kNone && !is_part_of_others(read, each, side == &fresh)) return false;
+        const uint32_t f = each.partner != kNone ? as_[each.function] : each.caller == kNone ? kNone : as_[each.caller];
+        if (f == kNone) continue;
         if (std::abs(read.own_after[f] - read.own_before[f]) > kOfSize * each.share) return false;
         if (each.partner != kNone && std::abs(read.change(f)) > kOfSize * each.share) return false;
       }
@@ -222,11 +234,33 @@ class ShiftSearch {
     return true;
   }
 
+  /// Whether what appeared without a partner was done by somebody before (of what vanished: is done since), and is not
+  /// new (gone). Those whose own cost it is told to be would then have given it, and as much as before lies with them.
+  /// New cost makes all functions smaller alike: with them lies more, by what the rest made room.
+  [[nodiscard]] bool is_part_of_others(const Shares& read, const Change& change, bool is_fresh) const {
+    std::vector<bool> takes_part(as_.size());
+    for (const Row& row : rows_) {
+      if ((is_fresh ? row.after : row.before) <= 0) continue;
+      if (std::ranges::find(row.functions, change.function) == row.functions.end()) continue;
+      if (const uint32_t own = own_of(row); own != kNone) takes_part[own] = true;
+    }
+    double before = 0;
+    double after = 0;
+    for (uint32_t f = 0; f < takes_part.size(); ++f) {
+      before += takes_part[f] ? read.own_before[f] : 0;
+      after += takes_part[f] ? read.own_after[f] : 0;
+    }
+    const double more = is_fresh ? after - before : before - after;
+    const double rest = 1 - (is_fresh ? before : after);
+    return comparable(before, after) && more <= kOfMadeRoom * change.share * rest;
+  }
+
   std::optional<CostShift> find_renamed(const Shares& plain) {
     std::vector<Change> gone;
     std::vector<Change> fresh;
     if (!gone_and_new(plain, gone, fresh)) return std::nullopt;
     pair_up(gone, fresh);
+    if ((gone.empty() && fresh.empty()) || gone.size() > kMaxRenamed || fresh.size() > kMaxRenamed) return std::nullopt;
     if (!nothing_else_changed(gone, fresh)) return std::nullopt;
     const Change* main = gone.empty() ? &fresh.front() : &gone.front();
     if (!gone.empty() && !fresh.empty() && fresh.front().share > gone.front().share) main = &fresh.front();

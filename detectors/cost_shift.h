@@ -41,7 +41,9 @@ struct PastStacks {
 ///
 /// Shares add up to 1, so "the caller is unchanged" alone proves nothing near the root. Something must have stayed
 /// beside what changed: at least kReference of all samples. Where there is less, the CPU time tells: it must not have
-/// changed by more than a quarter. And where only a part of the calls moved, who lost them must have lost at least
+/// changed by more than a quarter. What appeared without a partner must have left as much to its caller and its callees
+/// by themselves as they had: had they grown by half of what everything else made room, it would be new cost. (Likewise
+/// what vanished.) And where only a part of the calls moved, who lost them must have lost at least
 /// twice what it would have lost by others' growth, or a regression would look like a move from whoever had most. A
 /// function that only a predecessor had has an id where another process, or itself, was seen with it: else the shift
 /// has none in its place.

@@ -20,6 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// What the sizes in cores of the defaults are meant for: the usual rate of a watch rule.
+constexpr double kUsual_hz = 99;
 /// Names and unwind tables come in the first seconds; what is sampled until then is no part of the mix.
 constexpr double kStartUp_s = 20;
 /// Length of the blocks that the dispersion is measured over: longer than a request, much shorter than the baseline.
@@ -120,6 +122,21 @@ class Sampling {
   std::map<int64_t, std::pair<double, double>> blocks_;  // before the onset: right, total
   std::pair<double, double> after_{0, 0};
 };
+
+/// Samples a second of a busy core, as the first counts tell; 0 where there are none.
+Result<double> sampled_at(const std::string& path) {
+  auto reader = CaptureReader::open(path);
+  if (!reader) return Failure(reader.error());
+  CaptureSource source(std::move(*reader));
+  for (;;) {
+    auto batch = source.next();
+    if (!batch) return Failure(batch.error());
+    if (!*batch) return 0.0;
+    for (const NamedDelta& delta : (*batch)->deltas) {
+      if (delta.probe == ProbeKind::kOnCpu && delta.frequency_hz > 0) return delta.frequency_hz;
+    }
+  }
+}
 
 Firing firing_of(const Alert& alert) {
   Firing firing{static_cast<double>(alert.updated_ns) * 1e-9,
@@ -237,11 +254,22 @@ Result<std::vector<CorpusRun>> read_corpus(const std::string& directory) {
   return runs;
 }
 
+JudgedWith scaled_to(JudgedWith with, double frequency_hz) {
+  if (frequency_hz <= 0) return with;
+  const double part = kUsual_hz / frequency_hz;
+  with.policy.min_change_cores *= part;
+  with.detectors.rate.min_change_cores *= part;
+  with.detectors.peers.min_change_cores *= part;
+  return with;
+}
+
 Result<Replayed> replay_capture(const std::string& path, const JudgedWith& with, const std::vector<CorpusRun>& runs) {
+  const auto frequency_hz = sampled_at(path);
+  if (!frequency_hz) return Failure(frequency_hz.error());
   auto reader = CaptureReader::open(path);
   if (!reader) return Failure(reader.error());
   CaptureSource source(std::move(*reader));
-  JudgedWith adjusted = with;
+  JudgedWith adjusted = scaled_to(with, *frequency_hz);
   adjusted.policy.tick_s = source.header().tick_s;
   return Replay(source, adjusted, runs).run();
 }

@@ -71,7 +71,11 @@ struct Replayed {
 /// Every truth in `directory` (NAME.truth.json). Error: one that cannot be read, or none.
 [[nodiscard]] Result<std::vector<CorpusRun>> read_corpus(const std::string& directory);
 
-/// One capture through detectors and alert policy, as the daemon would.
+/// The same for programs that were sampled at `frequency_hz`: who is sampled ten times as often as usual (99 Hz) gives
+/// the same samples with a tenth of the CPU time, so sizes in cores are a tenth. 0: not known, left as it is.
+[[nodiscard]] JudgedWith scaled_to(JudgedWith with, double frequency_hz);
+
+/// One capture through detectors and alert policy, as the daemon would; sizes in cores are scaled to its rate.
 [[nodiscard]] Result<Replayed> replay_capture(const std::string& path, const JudgedWith& with,
                                               const std::vector<CorpusRun>& runs);
 

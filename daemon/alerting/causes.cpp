@@ -14,6 +14,8 @@ constexpr size_t kMaxContributors = 16;
 constexpr size_t kMaxStackFrames = 256;
 /// Two shares that mirror each other are never exactly as large; below this the one that grew is told.
 constexpr double kMuchLarger = 1.25;
+/// What every program gets into the kernel by: entry_SYSCALL_64, do_syscall_64, the system call.
+constexpr std::ptrdiff_t kKernelEntryFrames = 3;
 /// From the start of the daemon to the first counts of a process whose alert stands, and some ticks for the estimate.
 constexpr double kSeenAgainAfterRestartS = 60;
 
@@ -101,6 +103,15 @@ bool may_be_one_resource(const Alert& a, const Alert& b) {
   return of_a == of_b || of_a == Resource::kFaults || of_b == Resource::kFaults;
 }
 
+/// One kernel runs under all names: programs that know nothing of each other and change in the same function of it. Not
+/// where they wait: every wait ends in the kernel, whatever is waited for. Nor where they enter it, which says what a
+/// program asks for.
+bool is_of_the_machine(const Alert& a, const Alert& b) {
+  const auto in_kernel = [](const std::string& frame) { return frame.ends_with("_[k]"); };
+  return a.probe == ProbeKind::kOnCpu && a.frame == b.frame && in_kernel(a.frame) &&
+         std::ranges::count_if(a.stack, in_kernel) > kKernelEntryFrames;
+}
+
 /// Whether what began at `onset_s` began with the record's change. A detector that knows the past sees a change of
 /// before a restart of the daemon again as one that began at the restart.
 bool began_with(const AlertRecord& record, double onset_s, double onset_overlap_s) {
@@ -171,7 +182,8 @@ bool names_better_than(const Finding& finding, const AlertRecord& record) {
 std::optional<ToldCause> same_cause(const AlertRecord& old, const AlertRecord& fresh) {
   const Alert& a = old.alert;
   const Alert& b = fresh.alert;
-  if (a.process.key != b.process.key && !is_successor(a.process, b.process)) return std::nullopt;
+  const bool same_process = a.process.key == b.process.key || is_successor(a.process, b.process);
+  if (!same_process && !is_of_the_machine(a, b)) return std::nullopt;
   const auto matches = [&](const auto& told) {
     return told.probe == b.probe && told.frame == b.frame &&
            (b.probe != ProbeKind::kCensus || told.unit_of_measure == b.unit_of_measure) &&
@@ -187,7 +199,8 @@ std::optional<ToldCause> same_cause(const AlertRecord& old, const AlertRecord& f
 bool changed_alike(const AlertRecord& record, const AlertRecord& worker) {
   const Alert& a = record.alert;
   const Alert& b = worker.alert;
-  if (a.process.key == b.process.key || !same_service(a.process, b.process)) return false;
+  if (a.process.key == b.process.key) return false;
+  if (!same_service(a.process, b.process) && !is_of_the_machine(a, b)) return false;
   if (a.probe != b.probe || a.unit_of_measure != b.unit_of_measure || record.grows() != worker.grows()) return false;
   if (a.frame.empty() || b.frame.empty()) return a.frame == b.frame && a.detector == b.detector;
   return a.frame == b.frame || is_called_in(a, b.frame) || is_called_in(b, a.frame);

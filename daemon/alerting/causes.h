@@ -40,11 +40,13 @@ struct ToldCause {
 };
 
 /// Whether an alert, perhaps of another life of the service, had the cause of `fresh`: same process, or same exe, comm
-/// and unit; same probe, frame, and direction, of the alert itself or of one of its parts.
+/// and unit, or CPU time in a function of the kernel; same probe, frame, and direction, of the alert itself or of one
+/// of its parts.
 [[nodiscard]] std::optional<ToldCause> same_cause(const AlertRecord& old, const AlertRecord& fresh);
 
 /// Whether another worker of the same service changed in the same way: with the same function (or its caller or
-/// callee), probe, unit and direction. Says nothing about onsets.
+/// callee), probe, unit and direction. Likewise any other process whose CPU time changed in the same function of the
+/// kernel: that is the machine. Says nothing about onsets.
 [[nodiscard]] bool changed_alike(const AlertRecord& record, const AlertRecord& worker);
 
 /// Whether two changes of one process that different probes show are one incident: the onsets overlap, and one of the

@@ -44,7 +44,7 @@ case ${1:-} in
     ;;
   score)
     : "${dir:?DIR}"
-    "$bin/bench_corpus" "$dir" --config "$corpus/corpus.toml" "${@:3}"
+    "$bin/bench_corpus" "$dir" "${@:3}"
     ;;
   *) printf '%s\n' "$usage" >&2; exit 2 ;;
 esac

@@ -58,6 +58,66 @@ TEST_F(WorkersTest, TenWorkersAreOneAlertThatListsThem) {
   EXPECT_THAT(message_of(changed[0]), HasSubstr("redis-server[5000] and 9 more: lookup takes"));
 }
 
+// Pages take longer to be cleared, say: nothing of the programs.
+TEST_F(WorkersTest, OneFunctionOfTheKernelInProgramsThatKnowNothingOfEachOtherIsOneAlert) {
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
+  for (int i = 0; i < 3; ++i) {
+    const std::string name = "program" + std::to_string(i);
+    other_service(worker(i), {worker(i), 5000 + i, name, "/usr/bin/" + name, "/" + name, name + ".service"});
+  }
+  const auto changed = run_workers(10, 0, 3, {clears});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_THAT(changed[0].processes, SizeIs(3));
+  EXPECT_EQ(changed[0].processes[2].process.comm, "program2");
+}
+
+// What comes and goes on the machine is seen here and there.
+TEST_F(WorkersTest, AFunctionOfTheKernelThatComesBackElsewhereCoolsDownAsOne) {
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  EXPECT_THAT(run_workers(10, 0, 1, {clears}), SizeIs(1));
+  EXPECT_THAT(run_workers(30, 0, 1, {}), SizeIs(1)) << "over";
+  EXPECT_THAT(run_workers(30, 1, 2, {clears}), IsEmpty());
+  EXPECT_EQ(policy_->counters().fired, 1U);
+}
+
+TEST_F(WorkersTest, WaitingInOneFunctionOfTheKernelIsWaitingForDifferentThings) {
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  Finding waits = composition({"main", "enter_[k]", "do_syscall_[k]", "futex_[k]", "do_wait_[k]"}, 0.01, 0.1);
+  waits.detector = "wait";
+  waits.probe = ProbeKind::kBlocked;
+  waits.unit_of_measure = "threads waiting";
+  size_t told = 0;
+  for (int s = 0; s < 10; ++s) {
+    Observation first = observation(worker(0), {waits});
+    Observation second = observation(worker(1), {waits});
+    first.probe = second.probe = ProbeKind::kBlocked;
+    told += tick({first, second}).size();
+  }
+  EXPECT_EQ(told, 2U);
+}
+
+TEST_F(WorkersTest, TwoProgramsThatAskMoreOfTheKernelAreTwoAlerts) {
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  EXPECT_THAT(run_workers(10, 0, 2, {composition({"main", "enter_[k]", "do_syscall_[k]"}, 0.01, 0.1)}), SizeIs(2));
+}
+
+TEST_F(WorkersTest, OneNameInTwoProgramsIsNotOneFunction) {
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  EXPECT_THAT(run_workers(10, 0, 2, {slow()}), SizeIs(2));
+}
+
+TEST_F(WorkersTest, AnotherFunctionOfTheKernelIsAnotherAlert) {
+  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+  const Finding clears = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "clear_page_[k]"}, 0.01, 0.1);
+  const Finding copies = composition({"main", "fault_[k]", "handle_[k]", "allocate_[k]", "copy_page_[k]"}, 0.01, 0.1);
+  size_t told = 0;
+  for (int s = 0; s < 10; ++s) {
+    told += tick({observation(worker(0), {clears}), observation(worker(1), {copies})}).size();
+  }
+  EXPECT_EQ(told, 2U);
+}
+
 TEST_F(WorkersTest, WorkersThatFollowAreAddedAndNothingIsToldAgain) {
   ASSERT_THAT(run_workers(6, 0, 1, {slow()}), SizeIs(1));
   const uint64_t told_ns = only().updated_ns;

@@ -133,6 +133,58 @@ TEST_F(DetectionTest, OneWorkerThatBehavesUnlikeItsSiblingsIsTold) {
   EXPECT_THAT(blamed, ::testing::ElementsAre(1003));
 }
 
+// A quota costs the kernel something at each use, under the process's name.
+TEST_F(DetectionTest, WhatTheKernelDoesForWhoWaitsForTheCpuIsNoRegression) {
+  std::vector<ProcessSample> samples(1);
+  samples[0].key = kRedis;
+  const auto tick = [&](uint64_t waited_ms) {
+    TickBatch batch = source_.batch();
+    samples[0].on_cpu_ns += 1'000'000'000;
+    samples[0].run_queue_ns += waited_ms * 1'000'000;
+    batch.samples = samples;
+    return detection_.observe(batch);
+  };
+  const auto told = [&](uint64_t waited_ms, int ticks) {
+    std::set<std::string> frames;
+    for (int i = 0; i < ticks; ++i) {
+      for (const Observation& observation : tick(waited_ms)) {
+        for (const Finding& finding : observation.findings) {
+          if (finding.detector == "composition") frames.insert((*observation.functions)[*finding.frame].name);
+        }
+      }
+    }
+    return frames;
+  };
+  const FakeSource::Counts usual = {{"parse", 80}, {"render", 19}, {"finish_task_switch_[k]", 1}};
+  const FakeSource::Counts throttled = {{"parse", 70}, {"render", 17}, {"finish_task_switch_[k]", 13}};
+  source_.does(kRedis, usual);
+  EXPECT_THAT(told(50, 120), IsEmpty());
+  source_.does(kRedis, throttled);
+  EXPECT_THAT(told(9000, 120), IsEmpty()) << "nine of ten seconds it waits";
+  source_.does(kRedis, usual);
+  EXPECT_THAT(told(50, 120), IsEmpty()) << "and no longer";
+  source_.does(kRedis, throttled);
+  EXPECT_THAT(told(50, 60), testing::ElementsAre("finish_task_switch_[k]")) << "it gets its CPU time: something else";
+}
+
+TEST_F(DetectionTest, AProgramsOwnFunctionIsToldWhoeverWaits) {
+  std::vector<ProcessSample> samples(1);
+  samples[0].key = kRedis;
+  source_.does(kRedis, kUsual);
+  bool is_told = false;
+  for (int i = 0; i < 240; ++i) {
+    if (i == 120) source_.does(kRedis, kChanged);
+    TickBatch batch = source_.batch();
+    samples[0].on_cpu_ns += 1'000'000'000;
+    samples[0].run_queue_ns += i < 120 ? 50'000'000ULL : 9'000'000'000ULL;
+    batch.samples = samples;
+    for (const Observation& observation : detection_.observe(batch)) {
+      for (const Finding& finding : observation.findings) is_told = is_told || finding.detector == "composition";
+    }
+  }
+  EXPECT_TRUE(is_told);
+}
+
 TEST_F(DetectionTest, ProbesOfOneProcessAreJudgedApart) {
   source_.does(kRedis, kUsual);
   const auto both = [&] {

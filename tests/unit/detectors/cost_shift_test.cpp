@@ -103,6 +103,24 @@ TEST(CostShift, AWholeNamespaceRenamed) {
   EXPECT_EQ(state.name(shift->to), "new::a");
 }
 
+// An interrupt that happened to come ten times, and whom it hit by chance.
+TEST(CostShift, WhatIsTooSmallToBeToldIsNoObjection) {
+  TwoStates state;
+  state.stack({"main", "serve", "find"}, 0.2, 0).stack({"main", "serve", "lookup"}, 0, 0.2);
+  state.stack({"main", "other"}, 0.5, 0.475).stack({"main", "other", "interrupt", "softirq"}, 0.001, 0.015);
+  state.stack({"main", "flush"}, 0.299, 0.31);
+  const auto shift = state.find();
+  ASSERT_TRUE(shift);
+  EXPECT_EQ(state.name(shift->to), "lookup");
+}
+
+TEST(CostShift, ASmallFunctionThatAppearsExplainsNothing) {
+  TwoStates state;
+  state.stack({"main", "other"}, 0.5, 0.485).stack({"main", "other", "small"}, 0, 0.015);
+  state.stack({"main", "flush"}, 0.5, 0.5);
+  EXPECT_FALSE(state.find());
+}
+
 TEST(CostShift, RenamedAndMoreExpensiveIsAChange) {
   TwoStates state;
   state.stack({"main", "find"}, 0.2, 0).stack({"main", "lookup"}, 0, 0.3).stack({"main", "flush"}, 0.8, 0.7);
@@ -176,6 +194,48 @@ TEST(CostShift, InlinedAndMoreExpensiveIsAChange) {
       .stack({"main", "serve"}, 0.1, 0.35)
       .stack({"main", "flush"}, 0.75, 0.65);
   EXPECT_FALSE(state.find());
+}
+
+// All shares become smaller by what is new. Of a caller that did most by itself that is hard to see.
+TEST(CostShift, ANewFunctionUnderACallerWithMostOfTheWorkIsAChange) {
+  for (const double own : {0.55, 0.7, 0.8, 0.9}) {
+    for (const double fresh : {0.1, 0.2, 0.3}) {
+      SCOPED_TRACE(testing::Message() << own << ", new " << fresh);
+      TwoStates state;
+      state.stack({"main", "serve", "fresh"}, 0, fresh).stack({"main", "serve"}, own, own * (1 - fresh));
+      state.stack({"main", "flush"}, 1 - own, (1 - own) * (1 - fresh));
+      EXPECT_FALSE(state.find());
+    }
+  }
+}
+
+TEST(CostShift, ANewCallerOfAFunctionWithMostOfTheWorkIsAChange) {
+  TwoStates state;
+  state.stack({"main", "serve", "fresh", "copy"}, 0, 0.1).stack({"main", "serve", "copy"}, 0.6, 0.54);
+  state.stack({"main", "serve"}, 0.2, 0.18).stack({"main", "flush"}, 0.2, 0.18);
+  EXPECT_FALSE(state.find());
+}
+
+TEST(CostShift, WorkThatVanishedFromACallerWithMostOfItIsAChange) {
+  for (const double own : {0.5, 0.6, 0.7}) {
+    SCOPED_TRACE(own);
+    TwoStates state;
+    state.stack({"main", "serve", "gone"}, 0.2, 0).stack({"main", "serve"}, own, own / 0.8);
+    state.stack({"main", "flush"}, 0.8 - own, (0.8 - own) / 0.8);
+    EXPECT_FALSE(state.find());
+  }
+}
+
+TEST(CostShift, OutlinedFromACallerWithMostOfTheWork) {
+  for (const double own : {0.55, 0.7, 0.85}) {
+    SCOPED_TRACE(own);
+    TwoStates state;
+    state.stack({"main", "serve", "find"}, 0, 0.3).stack({"main", "serve"}, own, own - 0.3);
+    state.stack({"main", "flush"}, 1 - own, 1 - own);
+    const auto shift = state.find();
+    ASSERT_TRUE(shift);
+    EXPECT_EQ(shift->kind, Kind::kOutlined);
+  }
 }
 
 TEST(CostShift, Moved) {

@@ -21,8 +21,7 @@ namespace {
 const std::string kCorpus = STACKWATCH_SOURCE_DIR "/tests/unit/bench/detection/corpus";
 
 JudgedWith corpus_settings() {
-  const auto config =
-      load_config(ConfigFiles::of(STACKWATCH_SOURCE_DIR "/bench/detection/corpus/corpus.toml"), detector_schemas());
+  const auto config = parse_config("", "the built-in defaults", detector_schemas());
   EXPECT_TRUE(config) << config.error().why;
   return {detection_policy(*config), detector_settings(*config), alert_policy_options(*config)};
 }
@@ -78,6 +77,19 @@ TEST(CorpusReplay, WhatWasSampledIsWhatTheProgramMeasured) {
   EXPECT_NEAR(sampled.share_after, 0.364, 0.02);
   EXPECT_NEAR(sampled.per_second, 42, 5);
   EXPECT_LT(sampled.dispersion, 2);
+}
+
+TEST(CorpusReplay, SizesInCoresAreThoseOfTheSameSamples) {
+  JudgedWith with;
+  with.policy.min_change_cores = 0.02;
+  with.detectors.rate.min_change_cores = 0.1;
+  const JudgedWith fast = scaled_to(with, 990);
+  EXPECT_DOUBLE_EQ(fast.policy.min_change_cores, 0.002);
+  EXPECT_DOUBLE_EQ(fast.detectors.rate.min_change_cores, 0.01);
+  EXPECT_DOUBLE_EQ(fast.detectors.peers.min_change_cores, with.detectors.peers.min_change_cores / 10);
+  EXPECT_EQ(fast.policy.min_change_share, with.policy.min_change_share);
+  EXPECT_DOUBLE_EQ(scaled_to(with, 99).policy.min_change_cores, 0.02);
+  EXPECT_DOUBLE_EQ(scaled_to(with, 0).policy.min_change_cores, 0.02) << "nothing was sampled";
 }
 
 TEST(CorpusReplay, AnExecutableWithSeveralChangesHasARunForEach) {

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where stacks did not fit into their table: a function is blamed only for what cannot lie in [other].
+#include "detectors/attribution.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace stackwatch {
+namespace {
+
+constexpr double kSamples = 4000;
+
+class Mix {
+ public:
+  Mix& stack(const std::vector<std::string>& frames, double before, double after) {
+    std::vector<FunctionId> ids;
+    for (const std::string& name : frames) ids.push_back(functions_.intern("program", name));
+    return add(stacks_.intern(ids), before, after);
+  }
+  Mix& other(double before, double after) { return add(StackTable::kOther, before, after); }
+
+  /// "" where nobody is blamed.
+  std::string blamed() {
+    StackIndex index;
+    index.follow(&stacks_);
+    before_.total = after_.total = kSamples;
+    before_.interval_s = after_.interval_s = 20;
+    StackCounts before;
+    StackCounts after;
+    before.add(before_, index);
+    after.add(after_, index);
+    const auto cause = find_cause(index, before, after, {});
+    if (!cause) return "";
+    return cause->function ? functions_[index.function(*cause->function)].name : "a stack";
+  }
+
+ private:
+  Mix& add(StackId id, double before, double after) {
+    before_.entries.push_back({id.value, static_cast<float>(before * kSamples)});
+    after_.entries.push_back({id.value, static_cast<float>(after * kSamples)});
+    return *this;
+  }
+
+  FunctionTable functions_;
+  StackTable stacks_;
+  Tick before_;
+  Tick after_;
+};
+
+TEST(Attribution, WhatAFunctionLostToOtherIsNotBlamedOnIt) {
+  EXPECT_EQ(Mix().stack({"main", "call"}, 0.5, 0.42).stack({"main", "rest"}, 0.5, 0.5).other(0, 0.08).blamed(), "");
+}
+
+TEST(Attribution, WhatCameBackFromOtherIsNotBlamedOnWhoHasIt) {
+  EXPECT_EQ(Mix().stack({"main", "call"}, 0.42, 0.5).stack({"main", "rest"}, 0.5, 0.5).other(0.08, 0).blamed(), "");
+}
+
+TEST(Attribution, AStackIsNotBlamedForWhatMayBeInOther) {
+  Mix mix;
+  mix.stack({"main", "a", "b"}, 0.3, 0.26).stack({"main", "b", "a"}, 0.7, 0.7);
+  EXPECT_EQ(mix.other(0, 0.04).blamed(), "");
+}
+
+TEST(Attribution, MoreThanOtherCanHideIsBlamed) {
+  EXPECT_EQ(Mix().stack({"main", "call"}, 0.5, 0.3).stack({"main", "rest"}, 0.5, 0.64).other(0, 0.06).blamed(), "rest");
+  EXPECT_EQ(Mix().stack({"main", "call"}, 0.5, 0.3).stack({"main", "rest"}, 0.5, 0.65).other(0.05, 0.05).blamed(),
+            "rest");
+}
+
+TEST(Attribution, WhoGrewWhileOtherGrewTooIsBlamed) {
+  EXPECT_EQ(Mix().stack({"main", "hot"}, 0.1, 0.3).stack({"main", "rest"}, 0.9, 0.64).other(0, 0.06).blamed(), "hot");
+}
+
+}  // namespace
+}  // namespace stackwatch
