@@ -117,7 +117,7 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
   }
 }
 
-// A detector tells one change of a process at a time: while it tells another one, it says nothing about this one.
+// While a detector tells another change of the process, its silence says nothing about this one: most tell one at a time.
 void AlertPolicy::note_silence(AlertRecord& record, const Observation& observation) const {
   const std::string_view detector = record.alert.detector;
   const bool silent = std::ranges::none_of(observation.findings,
