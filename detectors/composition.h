@@ -166,7 +166,8 @@ class CompositionDetector final : public Detector {
   void refresh(size_t i);
   void weigh_return(Change& change, const Tick& tick);
   void end_change(size_t i);
-  void adopt(size_t i);
+  void adopt();
+  static void add_other(Change& change, Item item);
   [[nodiscard]] static Item item_of(const Cause& cause);
   [[nodiscard]] bool is_in(uint32_t stack, Item item);
   [[nodiscard]] bool is_in_any(uint32_t stack, std::span<const Item> items);

@@ -39,7 +39,8 @@ std::string CompositionDetector::save() const {
         {name, item.is_stack, standing_[i].dispersion, mix.total, mix.squares, mix.wall_s, mix.cpu_s});
   }
   // A mix that has just begun is none: what stands is found again.
-  const bool is_whole = std::ranges::all_of(out.standing, [](const auto& change) { return change.total > 0; });
+  const bool is_whole =
+      std::ranges::all_of(out.standing, [](const auto& change) { return change.total >= kMinBaselineSamples; });
   if (!is_whole) out.standing.clear();
   unclaimed_.add_to(out);
   out.bound();

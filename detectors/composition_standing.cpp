@@ -74,14 +74,20 @@ void CompositionDetector::accept(Change change, size_t onset, const StackCounts&
   if (again != standing_.end()) {
     ++again->growths;
     if (again + 1 != standing_.end()) again->grown += size;
+    for (auto later = again + 1; later != standing_.end(); ++later) add_other(*later, item);
     again->score = std::max(again->score, change.score);
   } else if (standing_.size() < kMaxStanding &&
              std::ranges::none_of(standing_, [&](const Change& s) { return goes_back(s, change.cause, since); })) {
-    for (Change& standing : standing_) standing.others.push_back(item);
+    for (Change& standing : standing_) add_other(standing, item);
     change.before = std::move(baseline_);
     standing_.push_back(std::move(change));
   }
   renew(clean);
+}
+
+void CompositionDetector::add_other(Change& change, Item item) {
+  if (item_of(change.cause) == item || std::ranges::find(change.others, item) != change.others.end()) return;
+  change.others.push_back(item);
 }
 
 // From now on the process is compared with the mix since a tick of the window.
@@ -90,6 +96,7 @@ void CompositionDetector::renew(size_t first) {
   renewing_ = true;
   evidence_.reset_all();
   learned_ticks_ = watched_from_ = window_.pushed();
+  for (Change& change : standing_) change.returned = 0;  // was of another comparison
   begin_comparing();
 }
 
@@ -115,8 +122,11 @@ void CompositionDetector::follow_changes(const Tick& tick) {
     refresh(i);
     weigh_return(change, tick);
     if (change.returned >= kReturnScore && is_squeezed(change)) change.returned = 0;
-    if (change.returned >= kReturnScore || !worth_telling(change, kStillWorth)) return end_change(i);
-    if (is_to_be_adopted(change)) return adopt(i);
+    // By its own share alone where nothing else has changed since.
+    const bool is_small = change.others.empty() && !worth_telling(change, kStillWorth);
+    if (change.returned >= kReturnScore || is_small) return end_change(i);
+    // In their order: what is normal must be in the mix that the process goes back to.
+    if (i == 0 && is_to_be_adopted(change)) return adopt();
   }
 }
 
@@ -140,6 +150,7 @@ void CompositionDetector::refresh(size_t i) {
 }
 
 void CompositionDetector::weigh_return(Change& change, const Tick& tick) {
+  if (!change.others.empty() && baseline_.total < kMinBaselineSamples) return;  // what they took is not known yet
   const Comparison shares = compare(change, change.others);
   const Portion now = portion(tick, item_of(change.cause), shares.without);
   const double ratio = (now.count * std::log(shares.before / shares.after) +
@@ -196,19 +207,18 @@ void CompositionDetector::end_change(size_t i) {
   if (i < standing_.size()) {
     Change& next = standing_[i];
     next.before = std::move(gone.before);
-    const Item own = item_of(next.cause);
-    for (const Item other : gone.others) {
-      if (other != own && std::ranges::find(next.others, other) == next.others.end()) next.others.push_back(other);
-    }
-    for (size_t j = i + 1; j < standing_.size(); ++j) standing_[j].others.push_back(item);
+    for (const Item other : gone.others) add_other(next, other);
+    for (size_t j = i + 1; j < standing_.size(); ++j) add_other(standing_[j], item);
   }
+  standing_.back().grown = 0;  // the mix since has it all
   renew(window_.size());
 }
 
 // What has become normal: the mixes since have it in them, and the first of those is what the process goes back to.
-void CompositionDetector::adopt(size_t i) {
-  if (i == 0) unclaimed_.clear();
-  standing_.erase(standing_.begin() + static_cast<std::ptrdiff_t>(i));
+void CompositionDetector::adopt() {
+  unclaimed_.clear();
+  standing_.erase(standing_.begin());
+  if (!standing_.empty()) standing_.back().grown = 0;
 }
 
 // ---- shares

@@ -13,6 +13,7 @@ constexpr double kLeastUsualS = 60;    // of history, to call anything usual
 constexpr double kUsualAfterS = 3600;  // what lasts so long is how it is: the detectors' adopt_after
 constexpr double kOnsetErrorS = 30;    // onsets are estimates, and the mean of the last seconds comes late
 constexpr double kGoesAwayS = 60;      // a finding ends at least ten ticks after its cause
+constexpr double kWorksMore = 1.25;    // who has to wait does not get more of the CPU than before
 constexpr double kIdle = 1e-3;         // of a core: below it waiting is noise
 constexpr double kMostThreads = 1e6;   // more waiting is garbage
 
@@ -45,7 +46,9 @@ void Starvation::begin_or_end(double time_s) {
   const double before = usual_.ratio();
   const double less = std::min(now, before);
   const double more = std::max(now, before);
-  const bool differs = more >= kStarved && more >= (lasts_ ? kStillMuch : kMuch) * less;
+  const bool is_its_own =
+      now > before && recent_.ran_s * usual_.weight_s > kWorksMore * usual_.ran_s * recent_.weight_s;
+  const bool differs = more >= kStarved && more >= (lasts_ ? kStillMuch : kMuch) * less && (lasts_ || !is_its_own);
   if (differs && !lasts_) {
     began_s_ = time_s;
     was_any_ = true;

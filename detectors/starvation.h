@@ -16,7 +16,8 @@ namespace stackwatch {
 /// Method. Seconds of waiting per second of CPU time: of the last quarter of a minute, against its usual value, which
 /// is forgotten with a half-life of ten minutes and not learned during an episode. An episode begins where the two
 /// differ by kMuch and the larger is at least kStarved (the process gets a third of what it wants), ends where they
-/// differ by less than kStillMuch, and is usual after an hour.
+/// differ by less than kStillMuch, and is usual after an hour. Waiting that comes with more CPU time than usual is the
+/// process's own: more threads that want the same.
 /// Assumptions: none about distributions; the factors are far from what scheduling noise makes of a process that gets
 /// its CPU time. 64 bytes a process.
 class Starvation {

@@ -65,6 +65,7 @@ void set_values(AlertRecord& record, const Finding& finding, const FunctionTable
   alert.score = finding.score;
   alert.shift = shift_of(finding, functions);
   record.onset_s = finding.onset_s;
+  record.told_growths = std::min(record.told_growths, finding.growths);  // found anew, it begins at none
   record.growths = finding.growths;
   record.largest_change = std::max(record.largest_change, size_of(finding));
   record.companions.clear();

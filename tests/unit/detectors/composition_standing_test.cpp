@@ -196,6 +196,31 @@ TEST(CompositionStanding, TheSameFunctionOnceMoreIsAGrowthOfItsFinding) {
   }
 }
 
+// What it grew by while another one stood is in the mix since when that one is gone: not to be added once more.
+TEST(CompositionStanding, AGrowthBesideAnotherOneCountsOnce) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Watch watch(seed);
+    watch.run(300);
+    watch.process.move_share(kBusy, kHot, 0.10);
+    ASSERT_LT(watch.until({"hot"}, 90), 90) << seed;
+    watch.run(120);
+    watch.process.move_share(kRest, kOther, 0.10);
+    ASSERT_LT(watch.until({"hot", "other"}, 90), 90) << seed;
+    watch.run(120);
+    watch.process.set_share(kHot, 0.90);  // of 1.7 then
+    watch.run(120);
+    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.05) << seed;
+    watch.process.move_share(kOther, kRest, 0.10);
+    ASSERT_LT(watch.until({"hot"}, 120), 120) << seed;
+    for (int i = 0; i < 300; ++i) {
+      (void)watch.tick();
+      ASSERT_EQ(watch.standing(), std::set<std::string>{"hot"}) << seed << ", tick " << i;
+    }
+    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.05) << seed;
+    EXPECT_EQ(watch.told().at("hot"), 1) << seed;
+  }
+}
+
 TEST(CompositionStanding, APartOfTheWayBackIsNoChangeOfOthers) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Watch watch(seed);

@@ -54,6 +54,13 @@ TEST_F(StarvationTest, WhatBeganWithIt) {
   EXPECT_FALSE(explains(120)) << "this was before";
 }
 
+// As when a new release makes all its threads want one lock of the kernel.
+TEST_F(StarvationTest, WhoRunsMoreThanBeforeDoesNotStarve) {
+  live(300, 2, 0.1);
+  live(30, 8, 24);
+  EXPECT_FALSE(explains(10));
+}
+
 TEST_F(StarvationTest, TwiceTheUsualIsNotMuch) {
   live(300, 0.5, 0.8);
   live(100, 0.5, 1.9);
