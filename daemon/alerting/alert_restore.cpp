@@ -117,7 +117,8 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
   }
 }
 
-// While a detector tells another change of the process, its silence says nothing about this one: most tell one at a time.
+// While a detector tells another change of the process, its silence says nothing about this one: most tell one at a
+// time.
 void AlertPolicy::note_silence(AlertRecord& record, const Observation& observation) const {
   const std::string_view detector = record.alert.detector;
   const bool silent = std::ranges::none_of(observation.findings,
