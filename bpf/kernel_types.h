@@ -96,8 +96,7 @@ struct task_struct {
   unsigned int __state;
   void* stack;
   unsigned int flags;
-  unsigned int
-      on_cpu; /* int, and a byte since Linux 7.2: CO-RE makes loads of unsigned fields smaller, not of signed ones */
+  unsigned int on_cpu; /* int; a byte since Linux 7.2, and CO-RE narrows loads of unsigned fields alone */
   int exit_state;
   int static_prio;
   unsigned int policy;
