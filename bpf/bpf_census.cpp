@@ -54,8 +54,8 @@ class BpfCensus final : public Census {
       if (auto parsed = parse(static_cast<size_t>(length)); !parsed) return Failure(parsed.error());
     }
     fold_threads();
-    memory_.correct(samples_, waits_);
     assign_cgroups();
+    memory_.correct(samples_, waits_);
     last_size_ = samples_.size();
     return std::move(samples_);
   }
@@ -65,10 +65,10 @@ class BpfCensus final : public Census {
  private:
   using Token = std::pair<uint64_t, uint64_t>;  // css_set, id of the v2 cgroup
   struct Cgroup {
-    Token token;
+    int32_t pid_in_ns = 0;
     uint64_t start_time_ns = 0;
+    Token token;
     std::string path;
-    uint64_t seen = 0;
   };
 
   Result<void> parse(size_t length) {
@@ -121,7 +121,9 @@ class BpfCensus final : public Census {
   void fold_threads() {
     if (threads_.empty()) return;
     index_.clear();
-    for (size_t i = 0; i < samples_.size(); ++i) index_[samples_[i].key.pid] = i;
+    for (size_t i = 0; i < samples_.size(); ++i) {
+      if (samples_[i].threads > 1) index_[samples_[i].key.pid] = i;
+    }
     for (const abi::census_thread& thread : threads_) {
       const auto found = index_.find(thread.tgid);
       if (found == index_.end()) continue;  // the process began or ended while the census passed
@@ -141,30 +143,34 @@ class BpfCensus final : public Census {
   // has changed its cgroups, has the path of one that had the same set at the last census. The set's address can come
   // round; not while somebody has it, and together with the v2 cgroup's id it is unique enough in practice.
   void assign_cgroups() {
-    ++censuses_;
-    std::map<Token, const std::string*> known;
+    std::vector<Cgroup> now(samples_.size());
     std::vector<size_t> fresh;
+    // Both lists have the order of the pids that the kernel went through.
+    auto before = cgroups_.begin();
     for (size_t i = 0; i < samples_.size(); ++i) {
-      Cgroup& cgroup = cgroups_[samples_[i].key.pid];
-      cgroup.seen = censuses_;
-      if (cgroup.token != cgroup_tokens_[i] || cgroup.start_time_ns != samples_[i].key.start_time_ns) {
+      const ProcessSample& sample = samples_[i];
+      now[i] = {sample.pid_in_ns, sample.key.start_time_ns, cgroup_tokens_[i], {}};
+      while (before != cgroups_.end() && before->pid_in_ns < sample.pid_in_ns) ++before;
+      if (before == cgroups_.end() || before->pid_in_ns != sample.pid_in_ns || before->token != cgroup_tokens_[i] ||
+          before->start_time_ns != sample.key.start_time_ns) {
         fresh.push_back(i);
-      } else {
-        samples_[i].cgroup = cgroup.path;
-        if (!cgroup.path.empty()) known.emplace(cgroup.token, &cgroup.path);
+        continue;
+      }
+      now[i].path = std::move(before->path);
+    }
+    std::map<Token, std::string> known;
+    if (!fresh.empty()) {
+      for (const Cgroup& cgroup : now) {
+        if (!cgroup.path.empty()) known.try_emplace(cgroup.token, cgroup.path);
       }
     }
     for (const size_t i : fresh) {
-      ProcessSample& sample = samples_[i];
-      Cgroup& cgroup = cgroups_[sample.key.pid];
-      cgroup.token = cgroup_tokens_[i];
-      cgroup.start_time_ns = sample.key.start_time_ns;
-      const auto same = known.find(cgroup.token);
-      cgroup.path = same != known.end() ? *same->second : read_cgroup_(sample.pid_in_ns);
-      if (!cgroup.path.empty()) known.emplace(cgroup.token, &cgroup.path);
-      sample.cgroup = cgroup.path;
+      const auto same = known.find(now[i].token);
+      now[i].path = same != known.end() ? same->second : read_cgroup_(samples_[i].pid_in_ns);
+      if (!now[i].path.empty()) known.try_emplace(now[i].token, now[i].path);
     }
-    std::erase_if(cgroups_, [this](const auto& entry) { return entry.second.seen != censuses_; });
+    for (size_t i = 0; i < samples_.size(); ++i) samples_[i].cgroup = now[i].path;
+    cgroups_ = std::move(now);
   }
 
   CgroupReader read_cgroup_;
@@ -174,11 +180,10 @@ class BpfCensus final : public Census {
   std::vector<ProcessSample> samples_;
   std::vector<abi::census_thread> threads_;
   std::vector<CensusMemory::ThreadWait> waits_;
-  std::unordered_map<int32_t, size_t> index_;
-  std::vector<Token> cgroup_tokens_;  // of samples_, in the same order
-  std::unordered_map<int32_t, Cgroup> cgroups_;
+  std::unordered_map<int32_t, size_t> index_;  // processes with threads
+  std::vector<Token> cgroup_tokens_;           // of samples_, in the same order
+  std::vector<Cgroup> cgroups_;                // of the last census, by pid_in_ns
   CensusMemory memory_;
-  uint64_t censuses_ = 0;
   size_t last_size_ = 0;
 };
 

@@ -396,8 +396,9 @@ void StackEngine::make_room(size_t entries) {
   const size_t wanted = entries - max_stacks_ / 4 * 3;
   size_t dropped = 0;
   for (uint64_t idle = kIdleCollects; idle >= 1 && dropped < wanted; idle /= 2) {
-    for (auto& [tgid, target] : targets_) {
-      std::erase_if(target.stacks, [&, id = tgid](const auto& entry) {
+    for (auto& entry_of_target : targets_) {
+      Target& target = entry_of_target.second;
+      std::erase_if(target.stacks, [&, id = entry_of_target.first](const auto& entry) {
         const Stack& stack = entry.second;
         if (dropped >= wanted || stack.touched || stack.changed + idle > collects_) return false;
         if (!grows_ && (stack.now != decltype(stack.now){} || stack.told != stack.now)) return false;

@@ -13,7 +13,8 @@ namespace stackwatch {
 class Census {
  public:
   virtual ~Census() = default;
-  /// All processes that are alive, in no particular order. Processes that end during the pass may be missing.
+  /// All processes that are alive, by ascending key; no two have the same pid. Those that end during the pass may be
+  /// missing.
   [[nodiscard]] virtual Result<std::vector<ProcessSample>> take() = 0;
   /// How it is done, for `status`: "task iterator", "/proc", "fake".
   [[nodiscard]] virtual std::string_view method() const = 0;

@@ -2,6 +2,7 @@
 #include "core/census_fold.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace stackwatch {
 namespace {
@@ -14,11 +15,19 @@ void never_back(uint64_t& remembered, uint64_t& now) {
 }  // namespace
 
 void CensusMemory::correct(std::vector<ProcessSample>& samples, std::vector<ThreadWait>& waits) {
-  ++censuses_;
+  if (!std::ranges::is_sorted(samples, {}, &ProcessSample::key)) std::ranges::sort(samples, {}, &ProcessSample::key);
+  const auto by_thread = [](const ThreadWait& wait) { return std::pair(wait.tgid, wait.tid); };
+  if (!std::ranges::is_sorted(waits, {}, by_thread)) std::ranges::sort(waits, {}, by_thread);
+
+  std::vector<Totals> now;
+  now.reserve(samples.size());
+  auto before = totals_.cbegin();
+  auto wait = waits.cbegin();
+  auto waited = previous_waits_.cbegin();
   for (ProcessSample& sample : samples) {
-    Totals& totals = totals_[sample.key.pid];
-    if (totals.start_time_ns != sample.key.start_time_ns) totals = {.start_time_ns = sample.key.start_time_ns};
-    totals.seen = censuses_;
+    while (before != totals_.cend() && before->key < sample.key) ++before;
+    const bool is_known = before != totals_.cend() && before->key == sample.key;
+    Totals& totals = now.emplace_back(is_known ? *before : Totals{.key = sample.key});
     never_back(totals.on_cpu_ns, sample.on_cpu_ns);
     never_back(totals.voluntary_switches, sample.voluntary_switches);
     never_back(totals.involuntary_switches, sample.involuntary_switches);
@@ -26,25 +35,19 @@ void CensusMemory::correct(std::vector<ProcessSample>& samples, std::vector<Thre
     never_back(totals.major_faults, sample.major_faults);
     never_back(totals.read_bytes, sample.read_bytes);
     never_back(totals.write_bytes, sample.write_bytes);
-  }
-  std::erase_if(totals_, [this](const auto& entry) { return entry.second.seen != censuses_; });
 
-  // Both lists are sorted by tid: one pass finds what each thread waited since the last census.
-  std::ranges::sort(waits, {}, &ThreadWait::tid);
-  auto before = previous_waits_.cbegin();
-  for (const ThreadWait& wait : waits) {
-    while (before != previous_waits_.cend() && before->tid < wait.tid) ++before;
-    uint64_t known = 0;
-    if (before != previous_waits_.cend() && before->tid == wait.tid && before->tgid == wait.tgid &&
-        before->run_queue_ns <= wait.run_queue_ns) {
-      known = before->run_queue_ns;
+    // What each of its threads waited since the last census.
+    while (wait != waits.cend() && wait->tgid < sample.key.pid) ++wait;
+    for (; wait != waits.cend() && wait->tgid == sample.key.pid; ++wait) {
+      while (waited != previous_waits_.cend() && by_thread(*waited) < by_thread(*wait)) ++waited;
+      const bool went_on = is_known && waited != previous_waits_.cend() && by_thread(*waited) == by_thread(*wait) &&
+                           waited->run_queue_ns <= wait->run_queue_ns;
+      totals.run_queue_ns += wait->run_queue_ns - (went_on ? waited->run_queue_ns : 0);
     }
-    if (const auto found = totals_.find(wait.tgid); found != totals_.end()) {
-      found->second.run_queue_ns += wait.run_queue_ns - known;
-    }
+    sample.run_queue_ns = totals.run_queue_ns;
   }
+  totals_ = std::move(now);
   previous_waits_.swap(waits);
-  for (ProcessSample& sample : samples) sample.run_queue_ns = totals_[sample.key.pid].run_queue_ns;
 }
 
 }  // namespace stackwatch

@@ -49,6 +49,12 @@ std::vector<AttachmentRow> Attachments::rows() const {
   return rows;
 }
 
+size_t Attachments::most_stacks() const {
+  size_t most = 0;
+  for (const auto& [key, attachment] : attachments_) most = std::max<size_t>(most, attachment->stacks.size() - 1);
+  return most;
+}
+
 Losses Attachments::losses(const ProcessKey& process, ProbeKind kind) const {
   const Attachment* attachment = find(process);
   if (attachment == nullptr) return {};

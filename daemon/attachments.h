@@ -122,6 +122,8 @@ class Attachments {
   [[nodiscard]] bool takes_place(const ProcessKey& process) const;
   [[nodiscard]] std::vector<ProcessKey> processes() const;
   [[nodiscard]] std::vector<AttachmentRow> rows() const;
+  /// Of the process that has the most.
+  [[nodiscard]] size_t most_stacks() const;
   [[nodiscard]] const ProcessIdentity* identity(const ProcessKey& process) const;
   [[nodiscard]] Losses losses(const ProcessKey& process, ProbeKind probe) const;
   /// Of all processes since the start, ended ones included.

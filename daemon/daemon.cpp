@@ -119,18 +119,16 @@ uint64_t Daemon::memory_bytes() const {
 }
 
 std::vector<LimitUse> Daemon::limits() const {
-  double stacks = 0;
   double overhead = 0;
-  for (const AttachmentRow& row : parts_.attachments.rows()) {
-    stacks = std::max(stacks, static_cast<double>(row.stacks));
-    overhead = std::max(overhead, parts_.source.overhead_percent(row.process.key));
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    overhead = std::max(overhead, parts_.source.overhead_percent(process));
   }
   const uint64_t disk = state_ == nullptr ? 0 : state_->store().status().bytes;
   const auto number = [](uint64_t value) { return static_cast<double>(value); };
   return {{"memory", number(limits_.memory_bytes), number(memory_bytes())},
           {"cpu_percent", limits_.cpu_percent, 100 * usage_.cpu_share(Governor::kWindowS)},
           {"attachments", number(limits_.attachments), number(parts_.source.focused())},
-          {"stacks_per_process", number(limits_.stacks_per_process), stacks},
+          {"stacks_per_process", number(limits_.stacks_per_process), number(parts_.attachments.most_stacks())},
           {"overhead_percent_per_process", limits_.overhead_percent_per_process, overhead},
           {"disk", number(limits_.disk_bytes), number(disk)}};
 }

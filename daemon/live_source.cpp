@@ -101,13 +101,14 @@ void LiveSource::drop_ended_rules() {
   const auto has_children = [this](const std::string& rule) {
     return std::ranges::any_of(parts_.attachments.processes(), [&](const ProcessKey& process) {
       const AttachReason* reason = parts_.attachments.reason(process);
-      return reason->kind == AttachReason::Kind::kChild && reason->rule == rule && index_.contains(process);
+      return reason->kind == AttachReason::Kind::kChild && reason->rule == rule && sample_of(process) != nullptr;
     });
   };
   const size_t before = added_rules_.size();
   std::erase_if(added_rules_, [&](const WatchRule& rule) {
     const auto process = rule_processes_.find(rule.id);
-    if (process == rule_processes_.end() || index_.contains(process->second) || has_children(rule.id)) return false;
+    if (process == rule_processes_.end() || sample_of(process->second) != nullptr || has_children(rule.id))
+      return false;
     rule_processes_.erase(process);
     return true;
   });
@@ -160,14 +161,8 @@ Result<void> LiveSource::take_census() {
   if (!samples) return Failure(samples.error());
   samples_ = std::move(*samples);
   census_ms_ = static_cast<double>(clock_.monotonic_ns() - begun_ns) * 1e-6;
-  index_.clear();
-  index_by_pid_.clear();
   tasks_ = 0;
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    index_[samples_[i].key] = i;
-    index_by_pid_[samples_[i].key.pid] = i;
-    tasks_ += samples_[i].threads;
-  }
+  for (const ProcessSample& sample : samples_) tasks_ += sample.threads;
   return {};
 }
 
@@ -175,14 +170,16 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   if (auto taken = take_census(); !taken) return Failure(taken.error());
   const uint64_t now_ns = clock_.monotonic_ns();
   end_exited();
-  std::erase_if(refused_, [this](const auto& entry) { return !index_.contains(entry.first); });
+  std::erase_if(refused_, [this](const auto& entry) { return sample_of(entry.first) == nullptr; });
   read_paths();
   TickBatch batch;
   batch.replaced = replace_programs();
   if (auto collected = parts_.attachments.collect(std::exchange(late_, false)); !collected) {
     return Failure(collected.error());
   }
-  for (const ProcessSample& sample : samples_) parts_.attachments.set_on_cpu(sample);
+  for (const ProcessKey& process : parts_.attachments.processes()) {
+    if (const ProcessSample* sample = sample_of(process)) parts_.attachments.set_on_cpu(*sample);
+  }
   batch.time_s = static_cast<double>(now_ns) * 1e-9;
   Attachments::Ready ready = parts_.attachments.take();
   batch.deltas = std::move(ready.deltas);
@@ -209,7 +206,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
 
 void LiveSource::end_exited() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
-    if (!index_.contains(process)) parts_.attachments.end(process, true);
+    if (sample_of(process) == nullptr) parts_.attachments.end(process, true);
   }
 }
 
@@ -329,9 +326,9 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
     return;
   }
   if (now != nullptr && now->kind == AttachReason::Kind::kRule) return;  // drop_unwanted() decides
-  const auto parent = index_by_pid_.find(sample.parent_pid);
-  if (parent == index_by_pid_.end()) return;
-  const ProcessKey& key = samples_[parent->second].key;
+  const ProcessSample* parent = sample_of_pid(sample.parent_pid);
+  if (parent == nullptr) return;
+  const ProcessKey& key = parent->key;
   if (!parts_.attachments.contains(key)) return;
   const AttachReason* reason = parts_.attachments.reason(key);
   const ProbeOptions* options = parts_.attachments.options(key);
@@ -448,8 +445,14 @@ bool LiveSource::is_wanted_by_rule(const ProcessKey& process) {
 }
 
 const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
-  const auto found = index_.find(process);
-  return found == index_.end() ? nullptr : &samples_[found->second];
+  const ProcessSample* found = sample_of_pid(process.pid);
+  return found != nullptr && found->key == process ? found : nullptr;
+}
+
+const ProcessSample* LiveSource::sample_of_pid(int32_t pid) const {
+  const auto found =
+      std::ranges::lower_bound(samples_, pid, {}, [](const ProcessSample& each) { return each.key.pid; });
+  return found != samples_.end() && found->key.pid == pid ? &*found : nullptr;
 }
 
 ProcessIdentity LiveSource::identify(const ProcessKey& process) const {

@@ -113,6 +113,7 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] AttachOrder order_by_rule(const ProcessKey& process, const WatchRule& rule, AttachReason reason) const;
   void watch_overhead(double time_s);
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
+  [[nodiscard]] const ProcessSample* sample_of_pid(int32_t pid) const;
   void read_paths();
   [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
 
@@ -123,9 +124,7 @@ class LiveSource final : public DeltaSource {
   StackBoard board_;
   RuleBook rules_;
   std::function<bool(const ProcessKey&)> keep_ = [](const ProcessKey&) { return false; };
-  std::vector<ProcessSample> samples_;
-  std::unordered_map<ProcessKey, size_t> index_;
-  std::unordered_map<int32_t, size_t> index_by_pid_;
+  std::vector<ProcessSample> samples_;  // by key
   uint64_t tasks_ = 0;
   double census_ms_ = 0;
   bool late_ = false;

@@ -45,6 +45,7 @@ std::optional<std::string> user_name_of(uint32_t uid) {
 
 void RuleBook::set_rules(std::vector<WatchRule> rules) {
   verdicts_.clear();
+  seen_ = 0;
   users_.clear();
   rules_ = std::move(rules);
 }
@@ -58,6 +59,7 @@ const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
   if (rules_.empty()) return nullptr;
   const auto [entry, is_new] = verdicts_.try_emplace(sample.key);
   Verdict& verdict = entry->second;
+  if (verdict.seen != tick_) ++seen_;
   verdict.seen = tick_;
   if (is_new || verdict.exec != sample.exec || verdict.comm != sample.comm || verdict.cgroup != sample.cgroup ||
       verdict.uid != sample.uid) {
@@ -78,7 +80,10 @@ bool RuleBook::may_match(std::string_view comm) const {
 }
 
 void RuleBook::end_tick() {
-  std::erase_if(verdicts_, [this](const auto& entry) { return entry.second.seen != tick_; });
+  if (verdicts_.size() > seen_) {
+    std::erase_if(verdicts_, [this](const auto& entry) { return entry.second.seen != tick_; });
+  }
+  seen_ = 0;
   ++tick_;
 }
 

@@ -47,6 +47,7 @@ class RuleBook {
   std::unordered_map<ProcessKey, Verdict> verdicts_;
   std::unordered_map<uint32_t, std::optional<std::string>> users_;  // the database may be slow; read once per reload
   uint64_t tick_ = 1;
+  size_t seen_ = 0;  // verdicts looked up in this tick
 };
 
 /// Name of a user, from the system's user database; nothing where there is none with this id.

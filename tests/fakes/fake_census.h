@@ -50,7 +50,9 @@ class FakeCensus final : public Census {
   Result<std::vector<ProcessSample>> take() override {
     ++passes_;
     if (error_) return Failure(*error_);
-    return alive_;
+    std::vector<ProcessSample> samples = alive_;
+    std::ranges::sort(samples, {}, &ProcessSample::key);
+    return samples;
   }
   [[nodiscard]] std::string_view method() const override { return "fake"; }
 
