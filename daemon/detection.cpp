@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ranges>
 #include <string_view>
 #include <utility>
 
@@ -97,11 +96,11 @@ void Detection::observe_census(const TickBatch& batch, std::vector<Observation>&
 // So far there are census observations alone, in the same order as the samples.
 void Detection::observe_peers(std::vector<Observation>& observations) {
   auto observation = observations.begin();
-  for (auto& [process, finding] : peers_.observe(peer_samples_)) {
+  for (auto& found : peers_.observe(peer_samples_)) {
     observation = std::find_if(observation, observations.end(),
-                               [&process](const Observation& o) { return o.process == process; });
+                               [&found](const Observation& each) { return each.process == found.first; });
     if (observation == observations.end()) return;
-    observation->findings.push_back(std::move(finding));
+    observation->findings.push_back(std::move(found.second));
   }
 }
 
@@ -181,8 +180,13 @@ bool Detection::remembers(const ProcessKey& process, ProbeKind probe, std::strin
   const auto detectors = watched->second.probes.find(probe);
   if (detectors == watched->second.probes.end()) return false;
   // Of several detectors of one name an alert does not tell which: all must.
-  auto named = detectors->second | std::views::filter([&](const auto& each) { return each->name() == detector; });
-  return !named.empty() && std::ranges::all_of(named, [](const auto& each) { return each->remembers(); });
+  bool any = false;
+  for (const auto& each : detectors->second) {
+    if (each->name() != detector) continue;
+    if (!each->remembers()) return false;
+    any = true;
+  }
+  return any;
 }
 
 void Detection::part_with(const ProcessKey& process) {

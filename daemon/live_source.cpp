@@ -50,8 +50,9 @@ void LiveSource::configure(const Config& config) {
 // The first that matches wins: what somebody asks for one process, then the configuration, then what else was added.
 void LiveSource::set_rules() {
   std::vector<WatchRule> all = added_rules_;
-  const auto others = std::ranges::stable_partition(all, [](const WatchRule& rule) { return rule.pid.has_value(); });
-  all.insert(others.begin(), configured_rules_.begin(), configured_rules_.end());
+  const auto others =
+      std::stable_partition(all.begin(), all.end(), [](const WatchRule& rule) { return rule.pid.has_value(); });
+  all.insert(others, configured_rules_.begin(), configured_rules_.end());
   rules_.set_rules(std::move(all));
   refused_.clear();
 }

@@ -2,7 +2,6 @@
 // Alerts that outlive the daemon: docs/alerts.md, "Restarts".
 #include <algorithm>
 #include <cmath>
-#include <ranges>
 #include <utility>
 
 #include "daemon/alerting/alert_policy.h"
@@ -53,7 +52,8 @@ AlertRecord restored_record(const Alert& alert, double time_s, int64_t offset_ns
 
 void AlertPolicy::restore(std::span<const Alert> alerts, const std::function<bool(const Alert&)>& lives, double time_s,
                           int64_t realtime_offset_ns) {
-  for (const Alert& alert : alerts | std::views::reverse) {
+  for (auto next = alerts.rbegin(); next != alerts.rend(); ++next) {
+    const Alert& alert = *next;
     if (alert.state == AlertState::kPending || find(alert.id)) continue;
     AlertRecord record = restored_record(alert, time_s, realtime_offset_ns);
     record.sequence = next_sequence_++;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <ranges>
 #include <span>
 #include <string_view>
 #include <tuple>
@@ -41,7 +40,8 @@ BaselineKeeper::BaselineKeeper(Detection& detection, BaselineStore& store, const
 void BaselineKeeper::load(const std::vector<Baseline>& newest_first) {
   size_t broken = 0;
   std::string why;
-  for (const Baseline& baseline : newest_first | std::views::reverse) {
+  for (auto next = newest_first.rbegin(); next != newest_first.rend(); ++next) {
+    const Baseline& baseline = *next;
     const auto parts = parts_of(baseline);
     if (!parts) {
       ++broken;

@@ -18,7 +18,7 @@ constexpr uid_t kNobody = 65534;
 /// The first descriptor after the standard ones and the socket: nothing the daemon may have left open is kept.
 constexpr unsigned kFirstUnneededFd = 4;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef STACKWATCH_SANITIZED
 constexpr bool kHugeShadowMemory = true;  // the sanitizers reserve terabytes of address space
 #else
 constexpr bool kHugeShadowMemory = false;

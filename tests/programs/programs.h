@@ -18,7 +18,11 @@
 
 #define UNUSED __attribute__((unused))
 // A function with a frame of its own: never inlined, cloned, or merged with another of the same body.
+#ifdef __clang__  // what is C++, in the sanitizers' build
+#define OWN_FRAME __attribute__((noinline))
+#else
 #define OWN_FRAME __attribute__((noipa))
+#endif
 
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
