@@ -55,8 +55,9 @@ class Detection {
     std::string service;  ///< empty: not known
     int unidentified_ticks = 0;
   };
-  void identify(Watched& watched, const ProcessKey& process, const DeltaSource& source);
+  void identify(Watched& watched, const NamedDelta& delta, const DeltaSource& source);
   void inherit(const Watched& watched, ProbeKind probe, Detectors& detectors);
+  void inherit_starvation(Watched& watched, double now_s);
   void keep(const Watched& watched);
   void part_with(const ProcessKey& process);
   void observe_census(const TickBatch& batch, std::vector<Observation>& observations);
