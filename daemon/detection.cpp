@@ -187,13 +187,21 @@ void Detection::keep(const ProcessKey& process) {
 }
 
 bool Detection::remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const {
+  return all_say(process, probe, detector, &Detector::remembers);
+}
+
+bool Detection::remembers_each(const ProcessKey& process, ProbeKind probe, std::string_view detector) const {
+  return all_say(process, probe, detector, &Detector::remembers_each);
+}
+
+bool Detection::all_say(const ProcessKey& process, ProbeKind probe, std::string_view detector,
+                        bool (Detector::*question)() const) const {
   const auto watched = processes_.find(process);
   if (watched == processes_.end()) return false;
   const auto detectors = watched->second.probes.find(probe);
   if (detectors == watched->second.probes.end()) return false;
-  // Of several detectors of one name an alert does not tell which: all must.
   auto named = detectors->second | std::views::filter([&](const auto& each) { return each->name() == detector; });
-  return !named.empty() && std::ranges::all_of(named, [](const auto& each) { return each->remembers(); });
+  return !named.empty() && std::ranges::all_of(named, [&](const auto& each) { return (*each.*question)(); });
 }
 
 void Detection::part_with(const ProcessKey& process) {

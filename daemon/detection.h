@@ -41,6 +41,8 @@ class Detection {
   void keep(const ProcessKey& process);
   /// Whether this detector of the process judges by a past from before it, or from before the daemon was restarted.
   [[nodiscard]] bool remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const;
+  /// Whether it judges each change by itself that stood in that past.
+  [[nodiscard]] bool remembers_each(const ProcessKey& process, ProbeKind probe, std::string_view detector) const;
   /// Baselines that a detector would not take: another version's, or damaged. It learns anew.
   [[nodiscard]] uint64_t refused() const { return refused_; }
 
@@ -64,6 +66,9 @@ class Detection {
   void observe_peers(std::vector<Observation>& observations);
   void observe_delta(const NamedDelta& delta, std::vector<Observation>& observations);
   Detectors& detectors_of(Watched& watched, ProbeKind probe);
+  /// Of several detectors of one name an alert does not tell which: whether all say so.
+  [[nodiscard]] bool all_say(const ProcessKey& process, ProbeKind probe, std::string_view detector,
+                             bool (Detector::*question)() const) const;
   template <class Action>
   void for_each_detector(const Action& action);
   void share_budget();
