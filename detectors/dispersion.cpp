@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace stackwatch {
 namespace {
@@ -42,6 +43,7 @@ double freedom(double blocks, const ShareDispersion::Share& share) {
 
 void BlockMoments::clear() {
   std::fill(streams_.begin(), streams_.end(), Stream{});
+  known_.clear();
   open_exposure_ = {};
   blocks_ = {};
   exposure_ = 0;
@@ -83,6 +85,7 @@ void BlockMoments::begin(size_t stream, double share, const std::array<double, k
 }
 
 void BlockMoments::resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter) {
+  known_.erase(stream);
   Stream& s = streams_[stream];
   s.total = mean * exposure_;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
@@ -92,12 +95,32 @@ void BlockMoments::resume(size_t stream, double mean, const std::array<double, k
   }
 }
 
-void BlockMoments::recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion) {
-  const double mean = exposure_ > 0 ? streams_[stream].total / exposure_ : 0;
-  if (streams_[stream].total < kMinCounts || mean >= 1) return begin(stream, share, dispersion);
-  std::array<double, kBlockScales> scatters = scatter(stream);
-  for (double& each : scatters) each *= share * (1 - share) / (mean * (1 - mean));
-  resume(stream, share, scatters);
+void BlockMoments::recentre(size_t stream, double share, const std::array<double, kBlockScales>& process) {
+  const double count = streams_[stream].total;
+  const double mean = exposure_ > 0 ? count / exposure_ : 0;
+  std::optional<Known> own;
+  if (count * (1 - mean) >= kMinCounts) {
+    own.emplace();
+    for (size_t scale = 0; scale < kBlockScales; ++scale) {
+      if (blocks_[scale] <= 0) continue;
+      own->dispersion[scale] = scatter(stream, scale) / (blocks_[scale] * mean * (1 - mean));
+      own->degrees[scale] = freedom(blocks_[scale], {mean, count});
+    }
+  } else if (const Known* before = known(stream)) {
+    own = *before;
+  }
+  if (!own) return begin(stream, share, process);
+  std::array<double, kBlockScales> scatter{};
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    scatter[scale] = blocks_[scale] * share * (1 - share) * own->dispersion[scale];
+  }
+  resume(stream, share, scatter);
+  if (exposure_ * share * (1 - share) < kMinCounts) known_[stream] = *own;
+}
+
+const BlockMoments::Known* BlockMoments::known(size_t stream) const {
+  const auto found = known_.find(stream);
+  return found == known_.end() ? nullptr : &found->second;
 }
 
 void BlockMoments::inherit(const std::array<double, kBlockScales>& blocks, double exposure) {
@@ -164,8 +187,12 @@ double ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, 
                                     double degrees) const {
   const double variance = share.share * (1 - share.share);
   // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
-  const double chi_squared =
+  double chi_squared =
       degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(moments.blocks(scale) - 1, 1.0) : 0;
+  if (const auto* known = moments.known(stream)) {
+    chi_squared += known->degrees[scale] * known->dispersion[scale];
+    degrees += known->degrees[scale];
+  }
   return (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom);
 }
 

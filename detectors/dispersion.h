@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 namespace stackwatch {
@@ -28,15 +29,23 @@ class BlockMoments {
   [[nodiscard]] size_t size() const { return streams_.size(); }
   size_t add() { return streams_.emplace_back(), streams_.size() - 1; }
   /// What the stream was is forgotten.
-  void forget(size_t stream) { streams_[stream] = {}; }
+  void forget(size_t stream) { streams_[stream] = {}, known_.erase(stream); }
   /// The stream gets a (new) meaning: a share that was there before it was watched by itself. Its past counts as ticks
   /// of that share and of the given dispersion, so that the ticks in which nobody counted it are no variation.
   void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
   /// The same for any series, with its mean per unit of exposure and its scatter() by length of block.
   void resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter);
   /// The stream's past counts as one around another share, in which it varied as much for its size: the dispersion
-  /// stays. Where hardly anything was counted it is the given one.
-  void recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
+  /// stays. Where hardly anything was counted it is known(), else that of the process.
+  void recentre(size_t stream, double share, const std::array<double, kBlockScales>& process);
+  /// What a stream's dispersion was, by length of block, and the degrees of freedom that this rests on.
+  struct Known {
+    std::array<double, kBlockScales> dispersion{};
+    std::array<double, kBlockScales> degrees{};
+  };
+  /// Of a stream that is too small to show it around the share that it was given last. Null where nothing is known but
+  /// what the stream shows. Valid until the stream is changed.
+  [[nodiscard]] const Known* known(size_t stream) const;
   /// Everything is forgotten but the streams; the past then is so many blocks of each length, in so much exposure, of
   /// which resume() tells what the streams did in it.
   void inherit(const std::array<double, kBlockScales>& blocks, double exposure);
@@ -66,6 +75,7 @@ class BlockMoments {
     [[nodiscard]] double open_at(size_t scale) const { return scale > 0 ? static_cast<double>(open[scale - 1]) : 0; }
   };
   std::vector<Stream> streams_;
+  std::unordered_map<size_t, Known> known_;  // of few streams: those that a change took away
   std::array<double, kBlockScales> open_exposure_{};
   std::array<double, kBlockScales> blocks_{};
   double exposure_ = 0;

@@ -212,6 +212,41 @@ TEST(Dispersion, TicksBeforeAStreamWasWatchedAreNoVariation) {
   EXPECT_LT(dispersion.factor(moments, 0, baseline), 1.5);
 }
 
+// A function that comes in bursts is squeezed out of the mix by another one, and comes back.
+TEST(Dispersion, WhatIsRecentredToNothingAndBackVariesAsBefore) {
+  constexpr size_t kStreams = 9;
+  BlockMoments moments;
+  for (size_t i = 0; i < kStreams; ++i) (void)moments.add();
+  std::mt19937_64 random(1);
+  std::vector<ShareDispersion::Share> shares(kStreams);
+  constexpr int kTicks = 1620;
+  for (int i = 0; i < kTicks; ++i) {
+    std::vector<BlockMoments::Count> counts;
+    for (uint32_t stream = 0; stream < kStreams; ++stream) {
+      const double share = stream > 0 ? 0.1 : i % 81 < 9 ? 0.4 : 0.01;
+      const int x = std::binomial_distribution<int>(99, share)(random);
+      counts.push_back({stream, static_cast<float>(x)});
+      shares[stream].count += x;
+    }
+    moments.learn(counts, 99);
+  }
+  for (ShareDispersion::Share& share : shares) share.share = share.count / (99 * kTicks);
+  ShareDispersion dispersion;
+  dispersion.estimate(moments, shares);
+  const double before = dispersion.factor(moments, 0, shares[0]);
+  ASSERT_GT(before, 40);
+  for (const double small : {0.0, 1e-5, 0.999999}) {
+    moments.recentre(0, small, dispersion.process());
+    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    moments.recentre(0, small, dispersion.process());  // another change
+    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    moments.recentre(0, shares[0].share, dispersion.process());
+    EXPECT_NEAR(dispersion.factor(moments, 0, shares[0]), before, before / 10) << small;
+  }
+  moments.begin(0, 0, dispersion.process());
+  EXPECT_LT(dispersion.factor(moments, 0, {0, 0}), before / 2) << "another stream";
+}
+
 TEST(Dispersion, HalvingKeepsTheEstimate) {
   BlockMoments moments;
   const size_t stream = moments.add();
