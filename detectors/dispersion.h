@@ -85,8 +85,11 @@ class BlockMoments {
 /// The dispersion of shares: variance of a count over that of independent samples (n p q), never below 1. Samples of a
 /// real program are correlated, within a tick (a call lasts for several samples) and over ticks (work comes in phases).
 /// For each stream the largest of the estimates at the block lengths that have at least three blocks: only that keeps
-/// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, which is drawn towards
-/// kPriorDispersion, so that a young baseline neither trusts luck nor is thrown by it.
+/// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, the more the less its
+/// streams differ beyond chance (empirical Bayes, Morris 1983; how much they do by moments, DerSimonian and Laird
+/// 1986), and that towards kPriorDispersion: the largest of many noisy numbers would be twice the truth. On top of that
+/// a young baseline takes what is beyond independent samples for larger than it was, since phases may be longer than
+/// what was seen. Assumption: streams of a process that look alike are alike.
 class ShareDispersion {
  public:
   struct Share {
@@ -111,11 +114,15 @@ class ShareDispersion {
   [[nodiscard]] double blocks(const BlockMoments& moments, size_t scale) const {
     return moments.blocks(scale) + inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
   }
+  /// What the blocks show, without anything else that is known.
+  [[nodiscard]] static double observed(const BlockMoments& moments, size_t stream, double share, size_t scale);
+  void estimate_process(const BlockMoments& moments, std::span<const Share> shares, size_t scale);
   [[nodiscard]] double estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
                                    double degrees) const;
 
   std::array<double, kBlockScales> process_{};
   std::array<double, kBlockScales> inherited_{};
+  std::array<double, kBlockScales> freedom_{1, 1, 1, 1, 1};  // of the process in the estimate of a stream
   double inherited_ticks_ = 0;
   double growth_ = 1;
 };

@@ -209,7 +209,8 @@ TEST(CompositionStanding, AGrowthBesideAnotherOneCountsOnce) {
     watch.run(120);
     watch.process.set_share(kHot, 0.90);  // of 1.7 then
     watch.run(120);
-    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.05) << seed;
+    // As it was measured in the dozen ticks that it took to be found; twice it would be 0.86.
+    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.07) << seed;
     watch.process.move_share(kOther, kRest, 0.10);
     ASSERT_LT(watch.until({"hot"}, 120), 120) << seed;
     for (int i = 0; i < 300; ++i) {
