@@ -236,7 +236,8 @@ double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const
     if (blocks(moments, scale) < kMinBlocks && scale > 0) break;
     const double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
     const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
-    const double error = std::sqrt(2 / (degrees + freedom_[scale]));
+    // No smaller where it is drawn more: the process's estimate is made of the same samples.
+    const double error = std::sqrt(2 / (degrees + kLeastProcessFreedom));
     if (scale == 0) single = estimate;
     const bool is_distinct = scale == 0 || estimate > single * (1 + distinct * error);
     if (is_distinct) {
