@@ -88,8 +88,9 @@ class BlockMoments {
 /// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, the more the less its
 /// streams differ beyond chance (empirical Bayes, Morris 1983; how much they do by moments, DerSimonian and Laird
 /// 1986), and that towards kPriorDispersion: the largest of many noisy numbers would be twice the truth. On top of that
-/// a young baseline takes what is beyond independent samples for larger than it was, since phases may be longer than
-/// what was seen. Assumption: streams of a process that look alike are alike.
+/// a young baseline in which it still grows with the length of blocks expects that to go on, and a very young one takes
+/// it for larger than it was: phases may be longer than what was seen.
+/// Assumption: streams of a process that look alike are alike.
 class ShareDispersion {
  public:
   struct Share {
