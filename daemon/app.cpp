@@ -139,6 +139,9 @@ Result<void> App::start() {
                    [this](const ProcessKey& process, ProbeKind probe) { return source_->losses(process, probe); },
                    [this](const ProcessKey& process, ProbeKind probe, std::string_view detector) {
                      return detection_->remembers(process, probe, detector);
+                   },
+                   [this](const ProcessKey& process, ProbeKind probe, std::string_view detector) {
+                     return detection_->remembers_each(process, probe, detector);
                    }});
   pipeline_ = std::make_unique<Pipeline>(*source_, *detection_, *policy_);
   daemon_ = std::make_unique<Daemon>(Daemon::Parts{clock_, *census_, engines(), *namer_, functions_, *attachments_,

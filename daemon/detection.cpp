@@ -55,7 +55,7 @@ std::vector<Observation> Detection::observe(const TickBatch& batch, const DeltaS
   observe_peers(observations);
   for (const NamedDelta& delta : batch.deltas) {
     observe_delta(delta, observations);
-    if (source != nullptr) identify(processes_[delta.process], delta.process, *source);
+    if (source != nullptr) identify(processes_[delta.process], delta, *source);
   }
   for (const ProcessKey& process : batch.exits) part_with(process);
   for (const ProcessKey& process : batch.detached) part_with(process);
@@ -133,15 +133,16 @@ Detection::Detectors& Detection::detectors_of(Watched& watched, ProbeKind probe)
   return entry->second;
 }
 
-void Detection::identify(Watched& watched, const ProcessKey& process, const DeltaSource& source) {
+void Detection::identify(Watched& watched, const NamedDelta& delta, const DeltaSource& source) {
   if (!watched.service.empty() || watched.unidentified_ticks >= kIdentifyTicks) return;
-  watched.service = Baselines::service_of(source.identify(process));
+  watched.service = Baselines::service_of(source.identify(delta.process));
   if (watched.service.empty()) {
     ++watched.unidentified_ticks;
     return;
   }
   if (++members_[watched.service] > 1) baselines_.share(watched.service);
   for (auto& [probe, detectors] : watched.probes) inherit(watched, probe, detectors);
+  inherit_starvation(watched, delta.time_s);
 }
 
 void Detection::inherit(const Watched& watched, ProbeKind probe, Detectors& detectors) {
@@ -152,8 +153,18 @@ void Detection::inherit(const Watched& watched, ProbeKind probe, Detectors& dete
   }
 }
 
+// With the census, which it is made of.
+void Detection::inherit_starvation(Watched& watched, double now_s) {
+  const std::string_view saved =
+      baselines_.get({watched.service, ProbeKind::kCensus, std::string(Starvation::kHeritageName)});
+  if (!saved.empty() && !watched.starvation.restore(saved, now_s)) ++refused_;
+}
+
 void Detection::keep(const Watched& watched) {
   if (watched.service.empty() || baselines_.is_shared(watched.service)) return;
+  if (std::string saved = watched.starvation.save(); !saved.empty()) {
+    baselines_.put({watched.service, ProbeKind::kCensus, std::string(Starvation::kHeritageName)}, std::move(saved));
+  }
   for (const auto& [probe, detectors] : watched.probes) {
     for (const auto& detector : detectors) {
       std::string saved = detector->save();
@@ -175,15 +186,23 @@ void Detection::keep(const ProcessKey& process) {
 }
 
 bool Detection::remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const {
+  return all_say(process, probe, detector, &Detector::remembers);
+}
+
+bool Detection::remembers_each(const ProcessKey& process, ProbeKind probe, std::string_view detector) const {
+  return all_say(process, probe, detector, &Detector::remembers_each);
+}
+
+bool Detection::all_say(const ProcessKey& process, ProbeKind probe, std::string_view detector,
+                        bool (Detector::*question)() const) const {
   const auto watched = processes_.find(process);
   if (watched == processes_.end()) return false;
   const auto detectors = watched->second.probes.find(probe);
   if (detectors == watched->second.probes.end()) return false;
-  // Of several detectors of one name an alert does not tell which: all must.
   bool any = false;
   for (const auto& each : detectors->second) {
     if (each->name() != detector) continue;
-    if (!each->remembers()) return false;
+    if (!(*each.*question)()) return false;
     any = true;
   }
   return any;

@@ -41,6 +41,8 @@ class Detection {
   void keep(const ProcessKey& process);
   /// Whether this detector of the process judges by a past from before it, or from before the daemon was restarted.
   [[nodiscard]] bool remembers(const ProcessKey& process, ProbeKind probe, std::string_view detector) const;
+  /// Whether it judges each change by itself that stood in that past.
+  [[nodiscard]] bool remembers_each(const ProcessKey& process, ProbeKind probe, std::string_view detector) const;
   /// Baselines that a detector would not take: another version's, or damaged. It learns anew.
   [[nodiscard]] uint64_t refused() const { return refused_; }
 
@@ -55,14 +57,18 @@ class Detection {
     std::string service;  ///< empty: not known
     int unidentified_ticks = 0;
   };
-  void identify(Watched& watched, const ProcessKey& process, const DeltaSource& source);
+  void identify(Watched& watched, const NamedDelta& delta, const DeltaSource& source);
   void inherit(const Watched& watched, ProbeKind probe, Detectors& detectors);
+  void inherit_starvation(Watched& watched, double now_s);
   void keep(const Watched& watched);
   void part_with(const ProcessKey& process);
   void observe_census(const TickBatch& batch, std::vector<Observation>& observations);
   void observe_peers(std::vector<Observation>& observations);
   void observe_delta(const NamedDelta& delta, std::vector<Observation>& observations);
   Detectors& detectors_of(Watched& watched, ProbeKind probe);
+  /// Of several detectors of one name an alert does not tell which: whether all say so.
+  [[nodiscard]] bool all_say(const ProcessKey& process, ProbeKind probe, std::string_view detector,
+                             bool (Detector::*question)() const) const;
   template <class Action>
   void for_each_detector(const Action& action);
   void share_budget();

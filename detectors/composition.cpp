@@ -95,12 +95,13 @@ void CompositionDetector::start_over() {
   dispersion_ = {};
   unclaimed_.clear();
   stack_names_.clear();
+  unknown_stacks_.clear();
   function_names_.clear();
   start_up_s_.reset();
-  inherited_ = false;
+  inherited_ = follows_each_ = false;
   window_.clear();
   standing_.clear();
-  inherited_changes_.reset();
+  inherited_changes_.clear();
   calibrated_total_ = 0;
   learned_ticks_ = watched_from_ = window_.pushed();
   settling_s_ = 0;

@@ -64,6 +64,9 @@ class CompositionDetector final : public Detector {
   /// the mix without being told: the alert policy has 8 places for all probes of a process.
   static constexpr size_t kMaxStanding = ShareHeritage::kMaxStanding;
 
+  /// Of all samples, in stacks of which most frames are [unknown]: as much as may be lost of a tick.
+  static constexpr double kMaxUnknown = 0.1;
+
   /// Where so many stacks lack their roots for longer than this, they always will: a JIT compiler's, say. Unwind tables
   /// took 17 s to come when 50 processes were attached at once.
   static constexpr double kMaxSettling_s = 60;
@@ -75,11 +78,14 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] std::vector<Finding> further() const override;
   void set_policy(const DetectionPolicy& policy) override;
   [[nodiscard]] size_t streams() const override { return streams_.used(); }
-  /// Empty while the first baseline is being learned.
+  /// Empty while the first baseline is being learned, and where too much of it is in stacks without names
+  /// (kMaxUnknown): a successor with names would be told as changed.
   [[nodiscard]] std::string save() const override;
-  /// The first `learn_s` of the successor are its start-up: neither compared nor learned.
+  /// The first `learn_s` of the successor are its start-up: neither compared nor learned. Where its later half lacks
+  /// names the successor learns by itself.
   [[nodiscard]] Result<void> restore(std::string_view saved) override;
   [[nodiscard]] bool remembers() const override { return inherited_ && !start_up_s_; }
+  [[nodiscard]] bool remembers_each() const override { return remembers() && follows_each_; }
 
   /// What the detector knows, for tests and benchmarks.
   [[nodiscard]] bool is_learning() const { return learning_; }
@@ -112,11 +118,6 @@ class CompositionDetector final : public Detector {
     StackCounts before;        // the mix that it is a change of
     std::vector<Item> others;  // what else is not as it was in that
   };
-  /// The changes that stood when a predecessor was saved, and the mixes since.
-  struct Inherited {
-    std::vector<ShareHeritage::Standing> changes;
-    std::vector<UnclaimedShares> mixes;
-  };
   struct Portion {
     double count = 0;
     double total = 0;
@@ -138,8 +139,9 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] bool is_settling(const NamedDelta& delta);
   [[nodiscard]] bool is_starting_up(const Tick& tick);
   void claim_heritage();
-  void inherit_changes(const ShareHeritage& heritage);
-  void claim_changes(const Inherited& inherited);
+  void claim_changes(const std::vector<ShareHeritage::Standing>& inherited, std::vector<StackCounts> mixes);
+  /// Whether so many samples are in stacks without names that it cannot be compared by names.
+  [[nodiscard]] bool lacks_names(const StackCounts& counts) const;
   [[nodiscard]] std::optional<Item> find_item(const ShareHeritage::Standing& change) const;
   [[nodiscard]] Cause cause_at(Item item, const StackCounts& after);
   [[nodiscard]] std::vector<float> since(Item item) const;
@@ -220,14 +222,17 @@ class CompositionDetector final : public Detector {
   ShareDispersion dispersion_;
   StackCounts baseline_;
   UnclaimedShares unclaimed_;
-  std::unique_ptr<Inherited> inherited_changes_;  // until the end of the start-up
-  const FunctionTable* functions_ = nullptr;      // of the last tick
-  std::vector<uint64_t> stack_names_;             // by stack; 0: not seen yet
-  std::vector<uint64_t> function_names_;          // by number in index_
-  std::optional<double> start_up_s_;              // what is left of the time in which a successor is not judged
-  double settling_s_ = 0;                         // time in which nothing was learned because stacks lacked their roots
+  std::vector<ShareHeritage::Standing> inherited_changes_;  // that stood when a predecessor was saved; until the end of
+                                                            // the start-up
+  const FunctionTable* functions_ = nullptr;                // of the last tick
+  std::vector<uint64_t> stack_names_;                       // by stack; 0: not seen yet
+  std::vector<bool> unknown_stacks_;                        // by stack: is_unknown()
+  std::vector<uint64_t> function_names_;                    // by number in index_
+  std::optional<double> start_up_s_;  // what is left of the time in which a successor is not judged
+  double settling_s_ = 0;             // time in which nothing was learned because stacks lacked their roots
   bool settled_ = false;
-  bool inherited_ = false;  // the baseline is a predecessor's, and what was learned since
+  bool inherited_ = false;     // the baseline is a predecessor's, and what was learned since
+  bool follows_each_ = false;  // it took over each change that stood then
   TickWindow window_;
   Tick tick_;                     // scratch
   std::vector<Change> standing_;  // in the order in which they were found

@@ -14,7 +14,7 @@ namespace stackwatch {
 std::string CompositionDetector::save() const {
   const StackCounts& past = home();
   const bool is_young = learning_ || (renewing_ && standing_.empty());
-  if (is_young) return {};
+  if (is_young || lacks_names(past)) return {};
   ShareHeritage out{
       past.total, past.squares, past.wall_s, past.cpu_s, dispersion_.ticks(moments_), dispersion_.process(), {}, {}};
   const std::vector<uint64_t> keys = function_keys();
@@ -91,25 +91,17 @@ Result<void> CompositionDetector::restore(std::string_view saved) {
   } else {
     start_up_s_ = settings_.learn_s;
     inherited_ = true;
-    inherit_changes(*heritage);
+    inherited_changes_ = heritage->standing;
   }
   return {};
 }
 
-void CompositionDetector::inherit_changes(const ShareHeritage& heritage) {
-  if (heritage.standing.empty()) return;
-  inherited_changes_ = std::make_unique<Inherited>();
-  inherited_changes_->changes = heritage.standing;
-  for (size_t i = 0; i < heritage.standing.size(); ++i) {
-    ShareHeritage mix;
-    for (const auto& stack : heritage.stacks) {
-      mix.stacks.push_back({stack.name, static_cast<double>(stack.since[i]), {}, {}});
-    }
-    for (const auto& function : heritage.functions) {
-      mix.functions.push_back({function.name, static_cast<double>(function.since[i]), {}});
-    }
-    inherited_changes_->mixes.emplace_back().take(mix);
+bool CompositionDetector::lacks_names(const StackCounts& counts) const {
+  double unknown = 0;
+  for (uint32_t stack = 0; stack < unknown_stacks_.size(); ++stack) {
+    if (unknown_stacks_[stack]) unknown += counts.stack(stack);
   }
+  return unknown > kMaxUnknown * counts.total;
 }
 
 std::optional<CompositionDetector::Item> CompositionDetector::find_item(const ShareHeritage::Standing& change) const {
@@ -121,32 +113,22 @@ std::optional<CompositionDetector::Item> CompositionDetector::find_item(const Sh
 
 // What the process has that a predecessor had: where one of the changes is in nothing that it does, all are found
 // again.
-void CompositionDetector::claim_changes(const Inherited& inherited) {
+void CompositionDetector::claim_changes(const std::vector<ShareHeritage::Standing>& inherited,
+                                        std::vector<StackCounts> mixes) {
   std::vector<Change> changes;
   std::vector<Item> items;
-  std::vector<StackCounts> mixes;
-  for (size_t i = 0; i < inherited.changes.size(); ++i) {
-    const ShareHeritage::Standing& past = inherited.changes[i];
-    const auto item = find_item(past);
+  for (size_t i = 0; i < inherited.size(); ++i) {
+    const auto item = find_item(inherited[i]);
     if (!item) return;
     items.push_back(*item);
-    UnclaimedShares unclaimed = inherited.mixes[i];
-    StackCounts& mix = mixes.emplace_back();
-    mix.total = past.total;
-    mix.squares = past.squares;
-    mix.wall_s = past.wall_s;
-    mix.cpu_s = past.cpu_s;
-    for (const uint64_t name : stack_names_)
-      mix.by_stack.push_back(static_cast<float>(name != 0 ? unclaimed.claim_stack(name) : 0));
-    for (const uint64_t name : function_names_)
-      mix.by_function.push_back(static_cast<float>(unclaimed.claim_function(name)));
     Change& change = changes.emplace_back();
-    change.cause = cause_at(*item, mix);
+    change.cause = cause_at(*item, mixes[i]);
     change.onset_s = window_[0].begin_s();
-    change.dispersion = past.dispersion;
-    change.cores = mix.cores();
+    change.dispersion = inherited[i].dispersion;
+    change.cores = mixes[i].cores();
     change.is_proven = false;
   }
+  follows_each_ = !changes.empty();
   for (size_t i = 0; i < changes.size(); ++i) {
     changes[i].others.assign(items.begin() + static_cast<std::ptrdiff_t>(i) + 1, items.end());
     changes[i].before = std::exchange(baseline_, std::move(mixes[i]));
@@ -179,16 +161,19 @@ void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& fun
   for (const Tick::Entry& entry : tick.entries) {
     grow_to(stack_names_, size_t{entry.stack} + 1);
     if (stack_names_[entry.stack] != 0) continue;
-    const uint64_t name = stack_names_[entry.stack] = name_of(index_.table()[StackId{entry.stack}], functions);
+    const auto frames = index_.table()[StackId{entry.stack}];
+    const uint64_t name = stack_names_[entry.stack] = name_of(frames, functions);
+    unknown_stacks_.resize(stack_names_.size());
+    unknown_stacks_[entry.stack] = is_unknown(frames, functions);
     (void)index_.functions_of(entry.stack);
     grow_to(home().by_stack, size_t{entry.stack} + 1);
-    if (!start_up_s_) home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name));
+    if (!start_up_s_) home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name).count);
   }
   grow_to(home().by_function, index_.functions());
   auto f = static_cast<uint32_t>(function_names_.size());
   for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
     function_names_[f] = name_of(index_.function(f), functions);
-    if (!start_up_s_) home().by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
+    if (!start_up_s_) home().by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]).count);
   }
 }
 
@@ -202,16 +187,26 @@ void CompositionDetector::claim_heritage() {
     std::ranges::stable_sort(order, [&](uint32_t a, uint32_t b) { return count(a) > count(b); });
     return order;
   };
+  const auto changes = std::exchange(inherited_changes_, {});
+  std::vector<StackCounts> mixes;
+  for (const ShareHeritage::Standing& past : changes) {
+    mixes.push_back({std::vector<float>(stack_names_.size()), std::vector<float>(function_names_.size()), past.total,
+                     past.squares, past.wall_s, past.cpu_s});
+  }
   const auto stacks = static_cast<uint32_t>(stack_names_.size());
   for (const uint32_t stack : by_count(stacks, [&](uint32_t i) { return seen.stack(i); })) {
-    if (stack_names_[stack] != 0)
-      baseline_.by_stack[stack] += static_cast<float>(unclaimed_.claim_stack(stack_names_[stack]));
+    if (stack_names_[stack] == 0) continue;
+    const auto claim = unclaimed_.claim_stack(stack_names_[stack]);
+    baseline_.by_stack[stack] += static_cast<float>(claim.count);
+    for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_stack[stack] = claim.since[i];
   }
   const auto functions = static_cast<uint32_t>(function_names_.size());
   for (const uint32_t f : by_count(functions, [&](uint32_t i) { return seen.function(i); })) {
-    baseline_.by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]));
+    const auto claim = unclaimed_.claim_function(function_names_[f]);
+    baseline_.by_function[f] += static_cast<float>(claim.count);
+    for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_function[f] = claim.since[i];
   }
-  if (const auto inherited = std::exchange(inherited_changes_, nullptr)) claim_changes(*inherited);
+  claim_changes(changes, std::move(mixes));
   for (uint32_t stream = 0; stream < streams_.size(); ++stream) {
     if (streams_[stream].used) moments_.begin(stream, baseline_of(stream).share, dispersion_.process());
   }
@@ -246,6 +241,10 @@ bool CompositionDetector::is_starting_up(const Tick& tick) {
   learned_ticks_ = watched_from_ = window_.pushed();
   if (*start_up_s_ <= 0) {
     start_up_s_.reset();
+    if (lacks_names(sum_since(window_.size() / 2))) {
+      start_over();
+      return true;
+    }
     claim_heritage();
     calibrate_all();
   }

@@ -15,7 +15,7 @@ namespace {
 
 // The onset is an estimate: a tick or two of the old state may be counted as new, of at least ten.
 constexpr double kGone = 0.2;
-constexpr double kNoise = 3;           // standard errors
+constexpr double kNoise = 3.5;         // standard errors: dozens of functions are compared
 constexpr double kOfSize = 0.5;        // what took part in a shift may differ by this part of its size
 constexpr double kSameCores = 1.25;    // CPU time that counts as unchanged, as a factor
 constexpr double kMainCaller = 0.8;    // part of a function's samples that its main caller has

@@ -63,6 +63,8 @@ class Detector {
   }
   /// Whether it judges by a past that restore() gave: then its silence says that all is as it was in that past.
   [[nodiscard]] virtual bool remembers() const { return false; }
+  /// Whether its silence says so of each change that stood in that past, while it tells another one, too.
+  [[nodiscard]] virtual bool remembers_each() const { return false; }
   /// Number of series that it tests now. The sum over the host is what `expected_streams` should be.
   [[nodiscard]] virtual size_t streams() const = 0;
 };

@@ -3,17 +3,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace stackwatch {
 namespace {
 
 // Fewer counts say nothing about how much a stream varies.
 constexpr double kMinCounts = 20;
-// Fewer blocks say nothing about a variance.
+// Fewer blocks say nothing about a variance; fewer than the second about how it grows.
 constexpr double kMinBlocks = 3;
-// Weight of the prior in the process's estimate and of the process in a stream's, in degrees of freedom.
+constexpr double kEnoughBlocks = 6;
+// Weight of the prior in the process's estimate, in degrees of freedom.
 constexpr double kPriorFreedom = 20;
-constexpr double kProcessFreedom = 12;
+// Weight of the process in a stream's estimate, in degrees of freedom: the more its streams are alike the larger.
+constexpr double kLeastProcessFreedom = 12;
+constexpr double kMostProcessFreedom = 100;
 // Shares nearer to 0 or 1 have too few events to say anything about dispersion.
 constexpr double kMinInformativeShare = 0.002;
 
@@ -24,11 +28,14 @@ constexpr double kDistinct = 3;
 constexpr double kYoungTicks = 500;
 constexpr double kOldTicks = 2000;
 
-// Blocks three times as long have at most three times the dispersion. A young baseline expects what it saw at the
-// longest blocks that it has to go on for blocks six times as long, and a third more of what it had no time to see.
+// Blocks three times as long have at most three times the dispersion. A young baseline expects what it saw at its
+// longest blocks to go on up to blocks of a minute, which is how long a small change takes to be found. It is what is
+// beyond independent samples that grows.
 constexpr double kLargestStep = 3;
-const double kGrowthSteps = std::log(6.0) / std::log(3.0);
-constexpr double kUnseen = 1.0 / 3;
+constexpr double kGrowsUntilTicks = 54;
+// The first minutes of a process do not show its phases at all, however calm they are.
+constexpr double kFirst = 1.2;
+constexpr double kFirstTicks = 200;
 
 // 0 for a young baseline, 1 for an old one.
 double age(double ticks) { return std::clamp((ticks - kYoungTicks) / (kOldTicks - kYoungTicks), 0.0, 1.0); }
@@ -42,6 +49,7 @@ double freedom(double blocks, const ShareDispersion::Share& share) {
 
 void BlockMoments::clear() {
   std::fill(streams_.begin(), streams_.end(), Stream{});
+  known_.clear();
   open_exposure_ = {};
   blocks_ = {};
   exposure_ = 0;
@@ -83,6 +91,7 @@ void BlockMoments::begin(size_t stream, double share, const std::array<double, k
 }
 
 void BlockMoments::resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter) {
+  known_.erase(stream);
   Stream& s = streams_[stream];
   s.total = mean * exposure_;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
@@ -92,12 +101,32 @@ void BlockMoments::resume(size_t stream, double mean, const std::array<double, k
   }
 }
 
-void BlockMoments::recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion) {
-  const double mean = exposure_ > 0 ? streams_[stream].total / exposure_ : 0;
-  if (streams_[stream].total < kMinCounts || mean >= 1) return begin(stream, share, dispersion);
-  std::array<double, kBlockScales> scatters = scatter(stream);
-  for (double& each : scatters) each *= share * (1 - share) / (mean * (1 - mean));
-  resume(stream, share, scatters);
+void BlockMoments::recentre(size_t stream, double share, const std::array<double, kBlockScales>& process) {
+  const double count = streams_[stream].total;
+  const double mean = exposure_ > 0 ? count / exposure_ : 0;
+  std::optional<Known> own;
+  if (count * (1 - mean) >= kMinCounts) {
+    own.emplace();
+    for (size_t scale = 0; scale < kBlockScales; ++scale) {
+      if (blocks_[scale] <= 0) continue;
+      own->dispersion[scale] = scatter(stream, scale) / (blocks_[scale] * mean * (1 - mean));
+      own->degrees[scale] = freedom(blocks_[scale], {mean, count});
+    }
+  } else if (const Known* before = known(stream)) {
+    own = *before;
+  }
+  if (!own) return begin(stream, share, process);
+  std::array<double, kBlockScales> scatter{};
+  for (size_t scale = 0; scale < kBlockScales; ++scale) {
+    scatter[scale] = blocks_[scale] * share * (1 - share) * own->dispersion[scale];
+  }
+  resume(stream, share, scatter);
+  if (exposure_ * share * (1 - share) < kMinCounts) known_[stream] = *own;
+}
+
+const BlockMoments::Known* BlockMoments::known(size_t stream) const {
+  const auto found = known_.find(stream);
+  return found == known_.end() ? nullptr : &found->second;
 }
 
 void BlockMoments::inherit(const std::array<double, kBlockScales>& blocks, double exposure) {
@@ -132,41 +161,68 @@ void ShareDispersion::inherit(const std::array<double, kBlockScales>& process, d
   for (size_t scale = 0; scale < kBlockScales; ++scale) inherited_[scale] = std::max(1.0, process[scale]);
   inherited_ticks_ = ticks;
   process_ = inherited_;
+  freedom_.fill(kLeastProcessFreedom);
   growth_ = 1;
 }
 
+double ShareDispersion::observed(const BlockMoments& moments, size_t stream, double share, size_t scale) {
+  return moments.scatter(stream, scale) / (share * (1 - share)) / std::max(moments.blocks(scale) - 1, 1.0);
+}
+
 void ShareDispersion::estimate(const BlockMoments& moments, std::span<const Share> shares) {
-  for (size_t scale = 0; scale < kBlockScales; ++scale) {
-    const double handed_on = inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
-    double chi_squared = kPriorFreedom * kPriorDispersion + handed_on * inherited_[scale];
-    double degrees = kPriorFreedom + handed_on;
-    for (size_t stream = 0; stream < shares.size(); ++stream) {
-      const double share = shares[stream].share;
-      if (share < kMinInformativeShare || share > 1 - kMinInformativeShare) continue;
-      const double blocks = moments.blocks(scale);
-      const double weight = blocks > 1 ? freedom(blocks, shares[stream]) / (blocks - 1) : 0;
-      chi_squared += weight * moments.scatter(stream, scale) / (share * (1 - share));
-      degrees += weight * (blocks > 1 ? blocks - 1 : 0);
-    }
-    process_[scale] = chi_squared / degrees;
-  }
+  for (size_t scale = 0; scale < kBlockScales; ++scale) estimate_process(moments, shares, scale);
   // Where the dispersion still grows at the longest blocks, it would have gone on to grow at longer ones: phases are
   // longer than what a young baseline has seen.
-  growth_ = 1;
-  for (size_t scale = 1; scale < kBlockScales && blocks(moments, scale) >= kMinBlocks; ++scale) {
-    const double step = std::clamp(process_[scale] / process_[scale - 1], 1.0, kLargestStep);
-    const double youth = 1 - age(ticks(moments));
-    growth_ = std::pow(step, kGrowthSteps * youth) * (1 + kUnseen * youth);
+  double step = 1;
+  double steps = 0;
+  for (size_t scale = 1; scale < kBlockScales && blocks(moments, scale) >= kEnoughBlocks; ++scale) {
+    step = std::clamp(process_[scale] / process_[scale - 1], 1.0, kLargestStep);
+    steps = std::max(0.0, std::log(kGrowsUntilTicks / static_cast<double>(kBlockTicks[scale])) / std::log(3.0));
   }
+  growth_ = std::pow(step, steps * (1 - age(ticks(moments))));
+}
+
+void ShareDispersion::estimate_process(const BlockMoments& moments, std::span<const Share> shares, size_t scale) {
+  const double blocks = moments.blocks(scale);
+  const auto for_each = [&](const auto& action) {
+    for (size_t stream = 0; stream < shares.size() && blocks > 1; ++stream) {
+      const double share = shares[stream].share;
+      if (share < kMinInformativeShare || share > 1 - kMinInformativeShare) continue;
+      action(observed(moments, stream, share, scale), freedom(blocks, shares[stream]));
+    }
+  };
+  const double handed_on = inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
+  double chi_squared = kPriorFreedom * kPriorDispersion + handed_on * inherited_[scale];
+  double degrees = kPriorFreedom + handed_on;
+  for_each([&](double dispersion, double own) {
+    chi_squared += own * dispersion;
+    degrees += own;
+  });
+  process_[scale] = chi_squared / degrees;
+
+  // How much streams differ beyond chance: the relative variance of true dispersions, by the method of moments. A prior
+  // of n degrees of freedom has one of 2/n.
+  double excess = 0;
+  double weight = 0;
+  for_each([&](double dispersion, double own) {
+    if (own < 1 || blocks < kMinBlocks) return;
+    const double deviation = dispersion / process_[scale] - 1;
+    excess += own / 2 * deviation * deviation - 1;
+    weight += own / 2;
+  });
+  const double alike = excess > 0 ? 2 * weight / excess : kMostProcessFreedom;
+  freedom_[scale] = weight > 0 ? std::clamp(alike, kLeastProcessFreedom, kMostProcessFreedom) : kLeastProcessFreedom;
 }
 
 double ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
                                     double degrees) const {
-  const double variance = share.share * (1 - share.share);
-  // The scatter has blocks - 1 degrees of freedom; where fewer are believed it counts in proportion.
-  const double chi_squared =
-      degrees > 0 ? moments.scatter(stream, scale) / variance * degrees / std::max(moments.blocks(scale) - 1, 1.0) : 0;
-  return (chi_squared + kProcessFreedom * process_[scale]) / (degrees + kProcessFreedom);
+  // Of the blocks' degrees of freedom so many as are believed.
+  double chi_squared = degrees > 0 ? degrees * observed(moments, stream, share.share, scale) : 0;
+  if (const auto* known = moments.known(stream)) {
+    chi_squared += known->degrees[scale] * known->dispersion[scale];
+    degrees += known->degrees[scale];
+  }
+  return (chi_squared + freedom_[scale] * process_[scale]) / (degrees + freedom_[scale]);
 }
 
 double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
@@ -180,7 +236,8 @@ double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const
     if (blocks(moments, scale) < kMinBlocks && scale > 0) break;
     const double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
     const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
-    const double error = std::sqrt(2 / (degrees + kProcessFreedom));
+    // No smaller where it is drawn more: the process's estimate is made of the same samples.
+    const double error = std::sqrt(2 / (degrees + kLeastProcessFreedom));
     if (scale == 0) single = estimate;
     const bool is_distinct = scale == 0 || estimate > single * (1 + distinct * error);
     if (is_distinct) {
@@ -192,7 +249,8 @@ double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const
     was_distinct = is_distinct && scale > 0;
     shorter = estimate;
   }
-  return largest * growth_;
+  const double first = kFirst * std::max(0.0, 1 - ticks(moments) / kFirstTicks);
+  return (1 + (largest - 1) * growth_) * (1 + first);
 }
 
 }  // namespace stackwatch

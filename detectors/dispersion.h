@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 namespace stackwatch {
@@ -28,15 +29,23 @@ class BlockMoments {
   [[nodiscard]] size_t size() const { return streams_.size(); }
   size_t add() { return streams_.emplace_back(), streams_.size() - 1; }
   /// What the stream was is forgotten.
-  void forget(size_t stream) { streams_[stream] = {}; }
+  void forget(size_t stream) { streams_[stream] = {}, known_.erase(stream); }
   /// The stream gets a (new) meaning: a share that was there before it was watched by itself. Its past counts as ticks
   /// of that share and of the given dispersion, so that the ticks in which nobody counted it are no variation.
   void begin(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
   /// The same for any series, with its mean per unit of exposure and its scatter() by length of block.
   void resume(size_t stream, double mean, const std::array<double, kBlockScales>& scatter);
   /// The stream's past counts as one around another share, in which it varied as much for its size: the dispersion
-  /// stays. Where hardly anything was counted it is the given one.
-  void recentre(size_t stream, double share, const std::array<double, kBlockScales>& dispersion);
+  /// stays. Where hardly anything was counted it is known(), else that of the process.
+  void recentre(size_t stream, double share, const std::array<double, kBlockScales>& process);
+  /// What a stream's dispersion was, by length of block, and the degrees of freedom that this rests on.
+  struct Known {
+    std::array<double, kBlockScales> dispersion{};
+    std::array<double, kBlockScales> degrees{};
+  };
+  /// Of a stream that is too small to show it around the share that it was given last. Null where nothing is known but
+  /// what the stream shows. Valid until the stream is changed.
+  [[nodiscard]] const Known* known(size_t stream) const;
   /// Everything is forgotten but the streams; the past then is so many blocks of each length, in so much exposure, of
   /// which resume() tells what the streams did in it.
   void inherit(const std::array<double, kBlockScales>& blocks, double exposure);
@@ -66,6 +75,7 @@ class BlockMoments {
     [[nodiscard]] double open_at(size_t scale) const { return scale > 0 ? static_cast<double>(open[scale - 1]) : 0; }
   };
   std::vector<Stream> streams_;
+  std::unordered_map<size_t, Known> known_;  // of few streams: those that a change took away
   std::array<double, kBlockScales> open_exposure_{};
   std::array<double, kBlockScales> blocks_{};
   double exposure_ = 0;
@@ -75,8 +85,12 @@ class BlockMoments {
 /// The dispersion of shares: variance of a count over that of independent samples (n p q), never below 1. Samples of a
 /// real program are correlated, within a tick (a call lasts for several samples) and over ticks (work comes in phases).
 /// For each stream the largest of the estimates at the block lengths that have at least three blocks: only that keeps
-/// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, which is drawn towards
-/// kPriorDispersion, so that a young baseline neither trusts luck nor is thrown by it.
+/// a sum over many ticks honest. Each estimate is drawn towards that of the whole process, the more the less its
+/// streams differ beyond chance (empirical Bayes, Morris 1983; how much they do by moments, DerSimonian and Laird
+/// 1986), and that towards kPriorDispersion: the largest of many noisy numbers would be twice the truth. On top of that
+/// a young baseline in which it still grows with the length of blocks expects that to go on, and a very young one takes
+/// it for larger than it was: phases may be longer than what was seen.
+/// Assumption: streams of a process that look alike are alike.
 class ShareDispersion {
  public:
   struct Share {
@@ -101,11 +115,15 @@ class ShareDispersion {
   [[nodiscard]] double blocks(const BlockMoments& moments, size_t scale) const {
     return moments.blocks(scale) + inherited_ticks_ / static_cast<double>(kBlockTicks[scale]);
   }
+  /// What the blocks show, without anything else that is known.
+  [[nodiscard]] static double observed(const BlockMoments& moments, size_t stream, double share, size_t scale);
+  void estimate_process(const BlockMoments& moments, std::span<const Share> shares, size_t scale);
   [[nodiscard]] double estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
                                    double degrees) const;
 
   std::array<double, kBlockScales> process_{};
   std::array<double, kBlockScales> inherited_{};
+  std::array<double, kBlockScales> freedom_{1, 1, 1, 1, 1};  // of the process in the estimate of a stream
   double inherited_ticks_ = 0;
   double growth_ = 1;
 };

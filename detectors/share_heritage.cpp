@@ -131,6 +131,17 @@ uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functio
   return value;
 }
 
+bool is_unknown(std::span<const FunctionId> stack, const FunctionTable& functions) {
+  size_t known = 0;
+  size_t unknown = 0;
+  for (const FunctionId f : stack) {
+    if (f.value >= functions.size()) continue;
+    const std::string_view name = functions[f].name;
+    if (!name.ends_with("_[k]")) ++(name == "[unknown]" ? unknown : known);
+  }
+  return unknown > known;
+}
+
 namespace {
 
 void put_standing(const ShareHeritage& heritage, size_t stacks, size_t functions, SavedWriter& out) {
@@ -206,20 +217,22 @@ Result<ShareHeritage> decode_share_heritage(std::string_view text) {
 
 void UnclaimedShares::take(const ShareHeritage& heritage) {
   clear();
-  for (const auto& stack : heritage.stacks) stacks_[stack.name].push_back({stack.count, stack.frames});
-  for (const auto& function : heritage.functions) functions_[function.name].push_back({function.count, {}});
+  for (const auto& stack : heritage.stacks) stacks_[stack.name].push_back({stack.count, stack.frames, stack.since});
+  for (const auto& function : heritage.functions)
+    functions_[function.name].push_back({function.count, {}, function.since});
   for (Counts* counts : {&stacks_, &functions_}) {
-    for (auto& [name, parts] : *counts) std::ranges::sort(parts, {}, &Part::count);
+    for (auto& [name, parts] : *counts) std::ranges::stable_sort(parts, {}, &Part::at_last);
   }
 }
 
-double UnclaimedShares::claim(Counts& counts, uint64_t name) const {
+UnclaimedShares::Claim UnclaimedShares::claim(Counts& counts, uint64_t name) const {
   const auto found = counts.find(name);
-  if (found == counts.end()) return 0;
-  const double count = found->second.back().count * scale_;
+  if (found == counts.end()) return {};
+  Part& part = found->second.back();
+  Claim out{part.count * scale_, std::move(part.since)};
   found->second.pop_back();
   if (found->second.empty()) counts.erase(found);
-  return count;
+  return out;
 }
 
 std::vector<ShareHeritage::Stack> UnclaimedShares::stacks() const {

@@ -78,6 +78,8 @@ class FunctionKeys {
 /// Some function of this name; it takes a pass over the table (30 ns a function).
 [[nodiscard]] std::optional<FunctionId> find_function(uint64_t name, const FunctionTable& functions);
 [[nodiscard]] uint64_t name_of(std::span<const FunctionId> stack, const FunctionTable& functions);
+/// Whether most frames of a stack outside of the kernel are `[unknown]`: nothing was known of the memory they were in.
+[[nodiscard]] bool is_unknown(std::span<const FunctionId> stack, const FunctionTable& functions);
 
 /// Versioned and bounded: at most 68 kB, and 8 kB for each change that stands. Little-endian doubles and integers.
 /// Version 2 where none stands, else 3.
@@ -87,13 +89,18 @@ class FunctionKeys {
 [[nodiscard]] Result<ShareHeritage> decode_share_heritage(std::string_view bytes);
 
 /// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first. Of
-/// several with one name the first takes the largest part.
+/// several with one name the first takes the part that was largest at last, in all mixes: what was one stays one.
 class UnclaimedShares {
  public:
+  struct Claim {
+    double count = 0;          ///< before anything that stood
+    std::vector<float> since;  ///< ShareHeritage::Entry::since; may be empty
+  };
+
   void clear() { *this = {}; }
   void take(const ShareHeritage& heritage);
-  [[nodiscard]] double claim_stack(uint64_t name) { return claim(stacks_, name); }
-  [[nodiscard]] double claim_function(uint64_t name) { return claim(functions_, name); }
+  [[nodiscard]] Claim claim_stack(uint64_t name) { return claim(stacks_, name); }
+  [[nodiscard]] Claim claim_function(uint64_t name) { return claim(functions_, name); }
   /// As the baseline forgets, so does this.
   void halve() { scale_ /= 2; }
   [[nodiscard]] bool empty() const { return stacks_.empty() && functions_.empty(); }
@@ -107,9 +114,11 @@ class UnclaimedShares {
   struct Part {
     double count = 0;
     std::vector<uint64_t> frames;
+    std::vector<float> since;
+    [[nodiscard]] double at_last() const { return since.empty() ? count : static_cast<double>(since.back()); }
   };
   using Counts = std::unordered_map<uint64_t, std::vector<Part>>;
-  [[nodiscard]] double claim(Counts& counts, uint64_t name) const;
+  [[nodiscard]] Claim claim(Counts& counts, uint64_t name) const;
 
   Counts stacks_;
   Counts functions_;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "core/census_delta.h"
+#include "core/result.h"
 
 namespace stackwatch {
 
@@ -19,9 +23,14 @@ namespace stackwatch {
 /// differ by less than kStillMuch, and is usual after an hour. Waiting that comes with more CPU time than usual is the
 /// process's own: more threads that want the same.
 /// Assumptions: none about distributions; the factors are far from what scheduling noise makes of a process that gets
-/// its CPU time. 64 bytes a process.
+/// its CPU time. 80 bytes a process.
+/// A successor is handed on what is usual, and an episode that lasts (save, restore): `composition` remembers what was
+/// before the episode, and would tell what began with it. The time in between does not count.
 class Starvation {
  public:
+  /// Under which its bytes are kept beside those of detectors.
+  static constexpr std::string_view kHeritageName = "starvation";
+
   static constexpr double kStarved = 2;
   static constexpr double kMuch = 4;
   static constexpr double kStillMuch = 2;
@@ -30,6 +39,12 @@ class Starvation {
   /// Whether a change that began at `onset_s` and is seen at `now_s` began in an episode, or about with one, that has
   /// not been over for long.
   [[nodiscard]] bool explains(double onset_s, double now_s) const;
+
+  /// Versioned bytes; empty where nothing is usual yet.
+  [[nodiscard]] std::string save() const;
+  /// Begins anew at `now_s` with what a predecessor had seen. An error where the bytes are not what save() gave:
+  /// nothing has changed then.
+  [[nodiscard]] Result<void> restore(std::string_view saved, double now_s);
 
  private:
   struct Mean {
@@ -41,6 +56,7 @@ class Starvation {
 
   Mean recent_, usual_;
   double began_s_ = 0, ended_s_ = 0;
+  double last_s_ = 0;  // of the last census
   bool lasts_ = false;
   bool was_any_ = false;
 };

@@ -185,6 +185,114 @@ void print_delays(const Effort& effort) {
   }
 }
 
+// ---- young baselines
+
+constexpr int kYoungBaseline = 240;  // ticks
+constexpr int kYoungWatched = 300;
+constexpr double kInTime = 60;  // or so many times what the optimum takes
+constexpr double kTimesTheOptimum = 2.5;
+constexpr int kUntilAlert = 5;  // a finding must stand for so long
+constexpr double kYoungPromise = 1e4;
+constexpr double kYoungStreams = 8000;  // of the host: as many as sixty recorded programs have
+constexpr double kYoungSamples = 100;
+constexpr double kHot = 0.107;
+constexpr double kMore = 0.0618;  // of the load: 15.9 % are in this function then
+
+/// A server with ten functions below four handlers, each with a helper: 45 streams. The first function has 10.7 %.
+std::vector<SimulatedProcess::Leaf> server() {
+  constexpr int kFunctions = 10;
+  std::vector<SimulatedProcess::Leaf> leaves;
+  for (int i = 0; i < kFunctions; ++i) {
+    const std::string number = std::to_string(i);
+    const std::vector<std::string> stack{"main", "serve", "handle" + std::to_string(i % 4), "f" + number};
+    const double share = i == 0 ? kHot : (1 - kHot) * (4 + i) / 81.0;
+    leaves.push_back({stack, i == 0 ? share : 0.9 * share});
+    if (i == 0) continue;
+    leaves.push_back({stack, 0.1 * share});
+    leaves.back().stack.push_back("help" + number);
+  }
+  return leaves;
+}
+
+struct Young {
+  double ticks = 0;
+  int alarms = 0;
+  Delays delays;
+  int in_time = 0;
+  int early = 0;  // found before there was anything to find
+};
+
+Young young_baselines(double dispersion, double wandering, double in_time_s, int repetitions) {
+  Young out;
+  const auto make = [&](int i) {
+    SimulatedProcess process(server(), static_cast<uint64_t>(i) * 15485863 + 11, kYoungSamples);
+    process.set_dispersion(dispersion);
+    process.set_poisson(true);
+    if (wandering > 0) process.set_wandering(wandering, 10);
+    return process;
+  };
+  for (int i = 0; i < 2 * repetitions; ++i) {
+    SimulatedProcess process = make(i);
+    CompositionDetector detector(bare_policy(kYoungPromise, 1), bare_settings(CompositionSettings{}.learn_s));
+    bool is_over = false;
+    for (int tick = 0; tick < kYoungWatched && !is_over; ++tick) {
+      out.ticks += detector.is_learning() ? 0 : 1;
+      is_over = detector.observe(process.tick()).has_value();
+    }
+    out.alarms += is_over ? 1 : 0;
+  }
+  for (int i = 0; i < repetitions; ++i) {
+    SimulatedProcess process = make(i);
+    DetectionPolicy policy;
+    policy.expected_streams = kYoungStreams;
+    CompositionDetector detector(policy, {});
+    bool is_early = false;
+    for (int tick = 0; tick < kYoungBaseline; ++tick) is_early |= detector.observe(process.tick()).has_value();
+    out.early += is_early ? 1 : 0;
+    process.set_share(0, kHot + kMore);  // everything else as before: each of the others has a smaller share
+    process.set_samples(kYoungSamples * (1 + kMore));
+    int ticks = 1;
+    while (ticks < kYoungWatched && !detector.observe(process.tick())) ++ticks;
+    if (ticks == kYoungWatched) ++out.delays.misses;
+    out.in_time += ticks + kUntilAlert <= in_time_s ? 1 : 0;
+    out.delays.ticks.push_back(ticks);
+  }
+  return out;
+}
+
+void print_young(const Effort& effort) {
+  std::printf("\n## Young baselines\n\n");
+  std::printf(
+      "A server of ten functions, 45 streams, 100 samples a tick; \"wander\": shares vary by so much for 10 s at a "
+      "time.\n"
+      "Run length: bare, one false alarm in %.0f ticks, watched from the end of learning (45 s) to tick %d, %d "
+      "repetitions.\n"
+      "Delay: installed, %.0f streams on the budget, 10.7 → 15.9 %% after %d s, %d repetitions. In time: told as an "
+      "alert\n(%d s more) within %.0f s or %.1f times the optimal CUSUM's mean, which has the same budget and one "
+      "sample "
+      "for so many\nas the dispersion says.\n\n",
+      kYoungPromise, kYoungWatched, 2 * effort.delay_repetitions, kYoungStreams, kYoungBaseline,
+      effort.delay_repetitions, kUntilAlert, kInTime, kTimesTheOptimum);
+  std::printf(
+      "| dispersion | wander | ticks watched | false alarms | allowed | mean | P95 | in time | missed | early | "
+      "optimal "
+      "mean |\n");
+  std::printf("|---|---|---|---|---|---|---|---|---|---|---|\n");
+  for (const auto& [dispersion, wandering] :
+       {std::pair(1.0, 0.0), {1.2, 0.0}, {1.5, 0.0}, {2.0, 0.0}, {5.0, 0.0}, {1.0, 0.05}, {1.2, 0.1}, {1.0, 0.2}}) {
+    const OptimalCusum cusum(0.107, 0.159, static_cast<int>(kYoungSamples / dispersion), 30 * 86400.0 * kYoungStreams);
+    std::mt19937_64 random(5);
+    Delays best;
+    for (int i = 0; i < 2000; ++i) best.ticks.push_back(cusum.delay(random));
+    const double in_time_s = std::max(kInTime, kTimesTheOptimum * best.mean());
+    Young r = young_baselines(dispersion, wandering, in_time_s, effort.delay_repetitions);
+    std::printf("| %.1f | %.0f %% | %.0f | %d | %.0f | %.1f s | %.0f s | %d | %d | %d | %.1f s |\n", dispersion,
+                100 * wandering, r.ticks, r.alarms, r.ticks / kYoungPromise, r.delays.mean(), r.delays.percentile(0.95),
+                r.in_time, r.delays.misses, r.early, best.mean());
+    std::fflush(stdout);
+  }
+}
+
 // ---- cost
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -239,16 +347,24 @@ int main(int argc, char** argv) {
     if (option == "--full") {
       effort = {400, 2000};
       full = true;
+    } else if (option == "--run-lengths") {
+      stackwatch::print_run_lengths(effort, 1e4);
+      return 0;
     } else if (option == "--delays") {
       stackwatch::print_delays(effort);
+      return 0;
+    } else if (option == "--young") {
+      stackwatch::print_young(effort);
       return 0;
     } else if (option == "--public-only") {
       simulated = false;
     } else if (option == "--data" && i + 1 < argc) {
       data = argv[++i];
     } else {
-      std::fprintf(stderr, "bench_detection: %s: unknown option (--full, --delays, --data DIR, --public-only)\n",
-                   argv[i]);
+      std::fprintf(
+          stderr,
+          "bench_detection: %s: unknown option (--full, --run-lengths, --delays, --young, --data DIR, --public-only)\n",
+          argv[i]);
       return 2;
     }
   }
@@ -256,6 +372,7 @@ int main(int argc, char** argv) {
     stackwatch::print_run_lengths(effort, 1e4);
     if (full) stackwatch::print_run_lengths({40, 0}, 1e5);
     stackwatch::print_delays(effort);
+    stackwatch::print_young(effort);
     stackwatch::print_cost();
   }
   if (data.empty()) return 0;

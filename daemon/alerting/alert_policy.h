@@ -36,6 +36,9 @@ struct AlertContext {
   /// Whether this detector of the process judges by what was learned before the daemon was restarted.
   std::function<bool(const ProcessKey&, ProbeKind, std::string_view detector)> remembers =
       [](const ProcessKey&, ProbeKind, std::string_view) { return false; };
+  /// Whether it judges each change by itself that stood then.
+  std::function<bool(const ProcessKey&, ProbeKind, std::string_view detector)> remembers_each =
+      [](const ProcessKey&, ProbeKind, std::string_view) { return false; };
 };
 
 /// What all detectors of one probe of one process said about one delta. A delta about which they said nothing is an

@@ -117,14 +117,14 @@ void AlertPolicy::adopt_restored(const Observation& observation) {
   }
 }
 
-// While a detector tells another change of the process, its silence says nothing about this one: most tell one at a
-// time.
+// While a detector tells another change of the process, its silence says nothing about this one, unless it follows
+// each: most tell one at a time.
 void AlertPolicy::note_silence(AlertRecord& record, const Observation& observation) const {
   const std::string_view detector = record.alert.detector;
-  const bool silent = std::ranges::none_of(observation.findings,
-                                           [&](const Finding& finding) { return finding.detector == detector; }) &&
-                      context_.remembers(observation.process, observation.probe, detector);
-  if (!silent) {
+  const bool tells_another =
+      std::ranges::any_of(observation.findings, [&](const Finding& finding) { return finding.detector == detector; });
+  const auto& remembers = tells_another ? context_.remembers_each : context_.remembers;
+  if (!remembers(observation.process, observation.probe, detector)) {
     record.silent_since_s = 0;
   } else if (record.silent_since_s == 0) {
     record.silent_since_s = observation.time_s;

@@ -98,8 +98,33 @@ TEST_F(WorkersTest, WaitingInOneFunctionOfTheKernelIsWaitingForDifferentThings) 
 }
 
 TEST_F(WorkersTest, TwoProgramsThatAskMoreOfTheKernelAreTwoAlerts) {
-  other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
-  EXPECT_THAT(run_workers(10, 0, 2, {composition({"main", "enter_[k]", "do_syscall_[k]"}, 0.01, 0.1)}), SizeIs(2));
+  const auto asks = [this](std::initializer_list<const char*> stack) { return composition(stack, 0.01, 0.1); };
+  const std::vector<Finding> findings{
+      asks({"main", "enter_[k]", "do_syscall_[k]"}),
+      asks({"main", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]", "__x64_sys_read_[k]"}),
+      asks({"main", "entry_SYSCALL_64_[k]", "do_syscall_64_[k]", "x64_sys_call_[k]", "__x64_sys_write_[k]"}),
+      asks({"main", "el0t_64_sync_[k]", "el0t_64_sync_handler_[k]", "el0_svc_[k]", "do_el0_svc_[k]",
+            "invoke_syscall.constprop.0_[k]", "__arm64_sys_read_[k]"}),
+      asks({"main", "asm_exc_page_fault_[k]", "exc_page_fault_[k]", "do_user_addr_fault_[k]"})};
+  for (const Finding& finding : findings) {
+    make_policy({});
+    other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+    EXPECT_THAT(run_workers(10, 0, 2, {finding}), SizeIs(2)) << functions_[*finding.frame].name;
+  }
+}
+
+TEST_F(WorkersTest, WhatIsBehindIsTheMachinesWhereverProgramsEnterTheKernel) {
+  const auto does = [this](std::initializer_list<const char*> stack) { return composition(stack, 0.01, 0.1); };
+  const std::vector<Finding> findings{
+      does({"main", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]", "__x64_sys_read_[k]", "vfs_read_[k]"}),
+      does({"main", "el0t_64_sync_[k]", "el0t_64_sync_handler_[k]", "el0_da_[k]", "do_mem_abort_[k]",
+            "do_page_fault_[k]", "handle_mm_fault_[k]"}),
+      does({"main", "asm_exc_page_fault_[k]", "exc_page_fault_[k]", "do_user_addr_fault_[k]", "do_fault_[k]"})};
+  for (const Finding& finding : findings) {
+    make_policy({});
+    other_service(worker(1), {worker(1), 5001, "nginx", "/usr/sbin/nginx", "/nginx", "nginx.service"});
+    EXPECT_THAT(run_workers(10, 0, 2, {finding}), SizeIs(1)) << functions_[*finding.frame].name;
+  }
 }
 
 TEST_F(WorkersTest, OneNameInTwoProgramsIsNotOneFunction) {

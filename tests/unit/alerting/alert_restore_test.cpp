@@ -159,6 +159,17 @@ TEST_F(RememberingTest, WhileItTellsAnotherChangeItIsNotSilent) {
   EXPECT_EQ(policy_->find("a")->state, AlertState::kFiring);
 }
 
+TEST_F(RememberingTest, ItIsSilentAboutOneWhileItTellsAnotherWhereItFollowsEach) {
+  remembers_each_ = true;
+  restore({stood("a")});
+  EXPECT_THAT(run(115, {composition({"main", "serve", "encode"})}), SizeIs(1)) << "the other one";
+  const auto changed = run(10, {composition({"main", "serve", "encode"})});
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_EQ(changed[0].id, "a");
+  EXPECT_EQ(changed[0].resolution, kBackToBaseline);
+  EXPECT_EQ(policy_->firing(), 1U);
+}
+
 TEST_F(RememberingTest, ASeenAgainOneGoesOnAndEndsAsOthersDo) {
   const Alert told = stood("a");
   restore({told});

@@ -23,13 +23,16 @@ class PolicyTest : public testing::Test {
   PolicyTest() { make_policy({}); }
 
   void make_policy(const AlertPolicyOptions& options) {
-    policy_.emplace(options, clock_, sequential_alert_ids(),
-                    AlertContext{[this](const ProcessKey& p) { return identify(p); },
-                                 [this](const ProcessKey&, ProbeKind) { return lost_; },
-                                 [this](const ProcessKey& p, ProbeKind probe, std::string_view detector) {
-                                   return remembers_ && p == kRedis && probe == ProbeKind::kOnCpu &&
-                                          detector == "composition";
-                                 }});
+    policy_.emplace(
+        options, clock_, sequential_alert_ids(),
+        AlertContext{[this](const ProcessKey& p) { return identify(p); },
+                     [this](const ProcessKey&, ProbeKind) { return lost_; },
+                     [this](const ProcessKey& p, ProbeKind probe, std::string_view detector) {
+                       return remembers_ && p == kRedis && probe == ProbeKind::kOnCpu && detector == "composition";
+                     },
+                     [this](const ProcessKey& p, ProbeKind probe, std::string_view detector) {
+                       return remembers_each_ && p == kRedis && probe == ProbeKind::kOnCpu && detector == "composition";
+                     }});
   }
 
   ProcessIdentity identify(const ProcessKey& p) const {
@@ -104,6 +107,7 @@ class PolicyTest : public testing::Test {
   StackTable stacks_;
   Losses lost_;
   bool remembers_ = false;  // `composition` of kRedis: what was before the daemon was restarted
+  bool remembers_each_ = false;
   std::map<ProcessKey, ProcessIdentity> identities_;
   double onset_s_ = static_cast<double>(clock_.monotonic_ns()) * 1e-9 - 10;
   std::optional<AlertPolicy> policy_;

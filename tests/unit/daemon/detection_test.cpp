@@ -388,6 +388,48 @@ TEST_F(SuccessorTest, BaselinesSurviveTheDaemon) {
   EXPECT_FALSE(detection_.remembers(kNginx, ProbeKind::kOnCpu, "composition"));
 }
 
+// Its baseline is of before the quota, and so must be what it waits usually.
+TEST_F(SuccessorTest, WhatAQuotaHidesStaysHiddenAfterARestart) {
+  const FakeSource::Counts usual = {{"parse", 80}, {"render", 19}, {"finish_task_switch_[k]", 1}};
+  const FakeSource::Counts throttled = {{"parse", 70}, {"render", 17}, {"finish_task_switch_[k]", 13}};
+  for (const bool of_the_process : {true, false}) {
+    detection_ = Detection{DetectionPolicy{}, DetectorSettings{}};
+    ProcessSample sample;
+    sample.key = kRedis;
+    const auto watch_waiting = [&](uint64_t waited_ms, int ticks) {
+      bool is_told = false;
+      for (int i = 0; i < ticks; ++i) {
+        TickBatch batch = source_.batch();
+        sample.on_cpu_ns += 1'000'000'000;
+        sample.run_queue_ns += waited_ms * 1'000'000;
+        batch.samples = {&sample, 1};
+        for (const Observation& observation : detection_.observe(batch, &source_)) {
+          for (const Finding& finding : observation.findings) is_told = is_told || finding.detector == "composition";
+        }
+      }
+      return is_told;
+    };
+    starts(kRedis, usual);
+    ASSERT_FALSE(watch_waiting(50, 300));
+    source_.does(kRedis, throttled);
+    EXPECT_FALSE(watch_waiting(9000, 120));
+    if (of_the_process) {
+      source_.exits(kRedis);
+      ASSERT_FALSE(watch_waiting(9000, 1));
+      sample.key = kRedisAgain;
+    } else {
+      detection_.keep(kRedis);
+      Detection next{DetectionPolicy{}, DetectorSettings{}};
+      for (const auto& [key, entry] : detection_.baselines().all()) next.baselines().put(key, entry.saved);
+      detection_ = std::move(next);
+    }
+    starts(sample.key, throttled);
+    EXPECT_FALSE(watch_waiting(9000, 300)) << of_the_process;
+    source_.detaches(sample.key);
+    static_cast<void>(watch_waiting(9000, 1));
+  }
+}
+
 TEST_F(SuccessorTest, DamagedBaselinesAreLearnedAnew) {
   detection_.baselines().put({"/usr/bin/redis-server\n\nprogram", ProbeKind::kOnCpu, "composition"}, "no baseline");
   starts(kRedis, kUsual);

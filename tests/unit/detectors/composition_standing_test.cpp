@@ -209,7 +209,8 @@ TEST(CompositionStanding, AGrowthBesideAnotherOneCountsOnce) {
     watch.run(120);
     watch.process.set_share(kHot, 0.90);  // of 1.7 then
     watch.run(120);
-    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.05) << seed;
+    // As it was measured in the dozen ticks that it took to be found; twice it would be 0.86.
+    EXPECT_NEAR(watch.finding("hot").after, 0.53, 0.07) << seed;
     watch.process.move_share(kOther, kRest, 0.10);
     ASSERT_LT(watch.until({"hot"}, 120), 120) << seed;
     for (int i = 0; i < 300; ++i) {
@@ -342,8 +343,10 @@ TEST(CompositionStanding, BothStandAgainAfterARestart) {
     watch.run(200);
     ASSERT_THAT(watch.standing(), UnorderedElementsAre("hot", "other")) << seed;
     restart(watch);
+    EXPECT_FALSE(watch.detector.remembers_each()) << seed;
     watch.run(45);
     EXPECT_THAT(watch.standing(), IsEmpty()) << seed << ": the start-up";
+    EXPECT_TRUE(watch.detector.remembers_each()) << seed;
     EXPECT_LE(watch.until({"hot", "other"}, 120), 60) << seed;
     const Finding first = watch.finding("hot");
     EXPECT_NEAR(first.before, 0.1, 0.02) << seed;
@@ -375,6 +378,31 @@ TEST(CompositionStanding, WhatWasOverAfterARestartIsNotTold) {
     watch.run(300);
     EXPECT_THAT(watch.standing(), ElementsAre("other")) << seed;
     EXPECT_EQ(watch.told().at("hot"), 1) << seed;
+  }
+}
+
+// The C library's clock_gettime and the kernel's, say.
+TEST(CompositionStanding, TwoFunctionsOfOneNameKeepTheirSharesOverARestart) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    SimulatedProcess process({{{"main", "a", "clock"}, 0.2, "program"},
+                              {{"main", "b", "clock"}, 0.05, "library"},
+                              {{"main", "c", "rest"}, 0.75, "program"}},
+                             seed);
+    CompositionDetector before({}, {});
+    for (int i = 0; i < 600; ++i) ASSERT_FALSE(before.observe(process.tick())) << seed;
+    process.move_share(2, 1, 0.3);
+    for (int i = 0; i < 200; ++i) static_cast<void>(before.observe(process.tick()));
+    ASSERT_EQ(before.standing(), 1U) << seed;
+    CompositionDetector after({}, {});
+    ASSERT_TRUE(after.restore(before.save()));
+    std::optional<Finding> finding;
+    for (int i = 0; i < 200; ++i) {
+      finding = after.observe(process.tick());
+      EXPECT_TRUE(after.further().empty()) << seed << ", tick " << i;
+    }
+    ASSERT_TRUE(finding) << seed;
+    EXPECT_NEAR(finding->before, 0.05, 0.02) << seed << process.name(*finding->frame);
+    EXPECT_NEAR(finding->after, 0.35, 0.03) << seed;
   }
 }
 

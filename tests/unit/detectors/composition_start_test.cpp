@@ -74,6 +74,38 @@ TEST(CompositionStart, WhatAPredecessorLeftGoesToTheFunctionOfThatNameThatStays)
   }
 }
 
+/// The same program while nothing is known of its memory: its frames have no names, but those of the kernel.
+std::vector<Leaf> unknown_server() {
+  std::vector<Leaf> leaves = server("_start");
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    leaves[i].stack.assign(3 + i, "[unknown]");
+    leaves[i].stack.insert(leaves[i].stack.end(), {"entry_SYSCALL_64_[k]", "do_syscall_64_[k]", "__x64_sys_read_[k]",
+                                                   "vfs_read_[k]", "pipe_read_[k]", "copy_page_to_iter_[k]"});
+  }
+  return leaves;
+}
+
+TEST(CompositionStart, WhatHadNoNamesLeavesNoPastToCompareNamesWith) {
+  SimulatedProcess first(unknown_server(), 8);
+  CompositionDetector before({}, {});
+  for (int i = 0; i < 300; ++i) ASSERT_FALSE(before.observe(first.tick()));
+  EXPECT_FALSE(before.is_learning());
+  EXPECT_TRUE(before.save().empty());
+}
+
+TEST(CompositionStart, WhoHasNoNamesIsNotComparedWithWhatHad) {
+  SimulatedProcess first(server("_start"), 9);
+  CompositionDetector before({}, {});
+  for (int i = 0; i < 300; ++i) ASSERT_FALSE(before.observe(first.tick()));
+
+  SimulatedProcess second(unknown_server(), 10);
+  CompositionDetector after({}, {});
+  ASSERT_TRUE(after.restore(before.save()));
+  for (int i = 0; i < 300; ++i) ASSERT_FALSE(after.observe(second.tick())) << i;
+  EXPECT_FALSE(after.remembers());
+  EXPECT_FALSE(after.is_learning()) << "it has learned by itself";
+}
+
 // A process with more stacks than its table holds: what is new is all one stack, which says nothing about functions.
 TEST(CompositionStart, StacksThatNoLongerFitAreNotBlamed) {
   SimulatedProcess process(server("_start"), 7);

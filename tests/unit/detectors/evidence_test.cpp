@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -210,6 +211,99 @@ TEST(Dispersion, TicksBeforeAStreamWasWatchedAreNoVariation) {
   const ShareDispersion::Share baseline{count / (99 * 2025), count};
   dispersion.estimate(moments, {&baseline, 1});
   EXPECT_LT(dispersion.factor(moments, 0, baseline), 1.5);
+}
+
+/// Baselines of 200 ticks with 20 streams of one dispersion, the first of which may come in bursts as well.
+struct YoungFactors {
+  std::vector<double> of_the_first;
+  std::vector<double> of_others;
+};
+YoungFactors young_factors(double truth, bool bursts) {
+  constexpr size_t kStreams = 20;
+  constexpr int kTicks = 200;
+  constexpr int kCounts = 100;
+  YoungFactors out;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::mt19937_64 random(seed);
+    BlockMoments moments;
+    std::vector<ShareDispersion::Share> shares(kStreams);
+    for (size_t i = 0; i < kStreams; ++i) (void)moments.add();
+    const double concentration = (kCounts - 1) / (truth - 1) - 1;
+    for (int tick = 0; tick < kTicks; ++tick) {
+      std::vector<BlockMoments::Count> counts;
+      for (uint32_t stream = 0; stream < kStreams; ++stream) {
+        const double mean = stream > 0 || !bursts ? 0.1 : tick % 27 < 4 ? 0.3 : 0.065;
+        const double part = std::gamma_distribution<double>(mean * concentration)(random);
+        const double rest = std::gamma_distribution<double>((1 - mean) * concentration)(random);
+        const int x = std::binomial_distribution<int>(kCounts, part / (part + rest))(random);
+        counts.push_back({stream, static_cast<float>(x)});
+        shares[stream].count += x;
+      }
+      moments.learn(counts, kCounts);
+    }
+    for (ShareDispersion::Share& share : shares) share.share = share.count / (kCounts * kTicks);
+    ShareDispersion dispersion;
+    dispersion.estimate(moments, shares);
+    for (size_t stream = 0; stream < kStreams; ++stream) {
+      (stream == 0 ? out.of_the_first : out.of_others).push_back(dispersion.factor(moments, stream, shares[stream]));
+    }
+  }
+  std::ranges::sort(out.of_the_first);
+  std::ranges::sort(out.of_others);
+  return out;
+}
+
+// The largest of five noisy estimates, times what a young baseline might not have seen, was twice the truth and more.
+TEST(Dispersion, OfAYoungBaselineIsNearTheTruthWhereStreamsAreAlike) {
+  for (const double truth : {1.2, 2.0}) {
+    const auto factors = young_factors(truth, false).of_others;
+    EXPECT_GT(factors.front(), 0.8 * truth);
+    EXPECT_GT(factors[factors.size() * 5 / 100], 0.9 * truth);
+    EXPECT_LT(factors[factors.size() / 2], 1.4 * truth);
+    EXPECT_LT(factors[factors.size() * 95 / 100], 1.6 * truth);
+  }
+}
+
+TEST(Dispersion, OfOneStreamThatIsNotLikeTheOthersIsItsOwn) {
+  const YoungFactors factors = young_factors(1.2, true);
+  // 0.235^2 * 4/27 * 23/27 * 100 / 0.09 = 7.7 for each of the four ticks that a burst lasts.
+  EXPECT_GT(factors.of_the_first.front(), 15);
+  EXPECT_LT(factors.of_others[factors.of_others.size() / 2], 3);
+}
+
+// A function that comes in bursts is squeezed out of the mix by another one, and comes back.
+TEST(Dispersion, WhatIsRecentredToNothingAndBackVariesAsBefore) {
+  constexpr size_t kStreams = 9;
+  BlockMoments moments;
+  for (size_t i = 0; i < kStreams; ++i) (void)moments.add();
+  std::mt19937_64 random(1);
+  std::vector<ShareDispersion::Share> shares(kStreams);
+  constexpr int kTicks = 1620;
+  for (int i = 0; i < kTicks; ++i) {
+    std::vector<BlockMoments::Count> counts;
+    for (uint32_t stream = 0; stream < kStreams; ++stream) {
+      const double share = stream > 0 ? 0.1 : i % 81 < 9 ? 0.4 : 0.01;
+      const int x = std::binomial_distribution<int>(99, share)(random);
+      counts.push_back({stream, static_cast<float>(x)});
+      shares[stream].count += x;
+    }
+    moments.learn(counts, 99);
+  }
+  for (ShareDispersion::Share& share : shares) share.share = share.count / (99 * kTicks);
+  ShareDispersion dispersion;
+  dispersion.estimate(moments, shares);
+  const double before = dispersion.factor(moments, 0, shares[0]);
+  ASSERT_GT(before, 40);
+  for (const double small : {0.0, 1e-5, 0.999999}) {
+    moments.recentre(0, small, dispersion.process());
+    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    moments.recentre(0, small, dispersion.process());  // another change
+    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    moments.recentre(0, shares[0].share, dispersion.process());
+    EXPECT_NEAR(dispersion.factor(moments, 0, shares[0]), before, before / 10) << small;
+  }
+  moments.begin(0, 0, dispersion.process());
+  EXPECT_LT(dispersion.factor(moments, 0, {0, 0}), before / 2) << "another stream";
 }
 
 TEST(Dispersion, HalvingKeepsTheEstimate) {

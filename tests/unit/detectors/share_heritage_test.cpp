@@ -158,9 +158,9 @@ TEST(UnclaimedShares, EachIsClaimedOnceAndForgottenLikeTheBaseline) {
   UnclaimedShares unclaimed;
   unclaimed.take(sample());
   unclaimed.halve();
-  EXPECT_EQ(unclaimed.claim_stack(11), 300);
-  EXPECT_EQ(unclaimed.claim_stack(11), 0);
-  EXPECT_EQ(unclaimed.claim_function(11), 0) << "a function is no stack";
+  EXPECT_EQ(unclaimed.claim_stack(11).count, 300);
+  EXPECT_EQ(unclaimed.claim_stack(11).count, 0);
+  EXPECT_EQ(unclaimed.claim_function(11).count, 0) << "a function is no stack";
   ShareHeritage on;
   unclaimed.add_to(on);
   ASSERT_EQ(on.stacks.size(), 1U);
@@ -176,12 +176,25 @@ TEST(UnclaimedShares, TwoOfOneNameAreTwoParts) {
   heritage.functions = {{5, 30}, {5, 70}, {6, 10}};
   UnclaimedShares unclaimed;
   unclaimed.take(heritage);
-  EXPECT_EQ(unclaimed.claim_function(5), 70);
+  EXPECT_EQ(unclaimed.claim_function(5).count, 70);
   ShareHeritage on;
   unclaimed.add_to(on);
   EXPECT_EQ(on.functions.size(), 2U);
-  EXPECT_EQ(unclaimed.claim_function(5), 30);
-  EXPECT_EQ(unclaimed.claim_function(5), 0);
+  EXPECT_EQ(unclaimed.claim_function(5).count, 30);
+  EXPECT_EQ(unclaimed.claim_function(5).count, 0);
+}
+
+TEST(UnclaimedShares, WhatWasOneStaysOneInAllMixes) {
+  ShareHeritage heritage = changed();
+  heritage.functions = {{5, 600, {100, 20}}, {5, 100, {400, 70}}};
+  UnclaimedShares unclaimed;
+  unclaimed.take(heritage);
+  const auto first = unclaimed.claim_function(5);
+  EXPECT_EQ(first.count, 100) << "it is the larger one since";
+  EXPECT_EQ(first.since, (std::vector<float>{400, 70}));
+  const auto second = unclaimed.claim_function(5);
+  EXPECT_EQ(second.count, 600);
+  EXPECT_EQ(second.since, (std::vector<float>{100, 20}));
 }
 
 }  // namespace

@@ -105,5 +105,50 @@ TEST_F(StarvationTest, AfterAnHourItIsUsual) {
   EXPECT_TRUE(explains(60)) << "and its end is a change again";
 }
 
+// ---- successors
+
+TEST_F(StarvationTest, DamageIsRefusedAndChangesNothing) {
+  EXPECT_TRUE(starvation_.save().empty()) << "nothing is usual yet";
+  live(300, 0.5, 0.1);
+  const std::string saved = starvation_.save();
+  live(40, 0.1, 0.9);
+  ASSERT_TRUE(explains(30));
+  for (size_t length = 0; length < saved.size(); ++length) {
+    EXPECT_FALSE(starvation_.restore(saved.substr(0, length), now_s_)) << length;
+  }
+  EXPECT_FALSE(starvation_.restore(saved + "x", now_s_));
+  std::string damaged = saved;
+  damaged[0] = 'x';
+  EXPECT_FALSE(starvation_.restore(damaged, now_s_));
+  EXPECT_TRUE(explains(30));
+}
+
+TEST_F(StarvationTest, ASuccessorKnowsWhatIsUsual) {
+  live(300, 0.5, 0.1);
+  const std::string saved = starvation_.save();
+  starvation_ = {};
+  now_s_ = 5;
+  ASSERT_TRUE(starvation_.restore(saved, now_s_));
+  live(20, 0.5, 0.1);
+  EXPECT_FALSE(explains(0));
+  live(20, 0.1, 0.9);
+  EXPECT_TRUE(explains(5)) << "without a minute to learn it";
+}
+
+TEST_F(StarvationTest, AnEpisodeGoesOnWithTheSuccessorAndAsLong) {
+  live(300, 0.5, 0.1);
+  live(1800, 0.1, 0.9);
+  const std::string saved = starvation_.save();
+  starvation_ = {};
+  now_s_ = 5;
+  ASSERT_TRUE(starvation_.restore(saved, now_s_));
+  live(1, 0.1, 0.9);
+  EXPECT_TRUE(explains(0));
+  live(1700, 0.1, 0.9);
+  EXPECT_TRUE(explains(1700));
+  live(200, 0.1, 0.9);
+  EXPECT_FALSE(explains(10)) << "an hour in all";
+}
+
 }  // namespace
 }  // namespace stackwatch
