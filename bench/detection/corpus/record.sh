@@ -9,7 +9,7 @@
 # and 0.03 cores. The programs get the CPU time that they ask for before others (a control group of their own), or the
 # figures mean nothing.
 # It needs root, control groups v1 (cpu, blkio) and a DIR on a disk. What follows from FIRST is the same everywhere;
-# when requests come is not.
+# when requests come is not. Of memory at most five repetitions at once: what more leave standing fills the map of the probe.
 set -euo pipefail
 usage=$(sed -n '3,13s/^# \{0,1\}//p' "$0")
 [ $# -lt 2 ] || dir=$(realpath -m "$2")
