@@ -10,6 +10,8 @@ namespace {
 
 // Fewer counts say nothing about how much a stream varies.
 constexpr double kMinCounts = 20;
+// A share that is so many times smaller than it was is known by what it was.
+constexpr double kMuchSmaller = 4;
 // Fewer blocks say nothing about a variance; fewer than the second about how it grows.
 constexpr double kMinBlocks = 3;
 constexpr double kEnoughBlocks = 6;
@@ -107,12 +109,15 @@ void BlockMoments::recentre(size_t stream, double share, const std::array<double
   std::optional<Known> own;
   if (count * (1 - mean) >= kMinCounts) {
     own.emplace();
+    own->size = mean * (1 - mean);
     for (size_t scale = 0; scale < kBlockScales; ++scale) {
       if (blocks_[scale] <= 0) continue;
       own->dispersion[scale] = scatter(stream, scale) / (blocks_[scale] * mean * (1 - mean));
       own->degrees[scale] = freedom(blocks_[scale], {mean, count});
     }
-  } else if (const Known* before = known(stream)) {
+  }
+  // What it was known by holds until it shows more by itself.
+  if (const Known* before = known(stream); before != nullptr && (!own || before->degrees[0] > own->degrees[0])) {
     own = *before;
   }
   if (!own) return begin(stream, share, process);
@@ -121,7 +126,9 @@ void BlockMoments::recentre(size_t stream, double share, const std::array<double
     scatter[scale] = blocks_[scale] * share * (1 - share) * own->dispersion[scale];
   }
   resume(stream, share, scatter);
-  if (exposure_ * share * (1 - share) < kMinCounts) known_[stream] = *own;
+  // Of a share that is much smaller little is seen for long.
+  const bool is_small = exposure_ * share * (1 - share) < kMinCounts;
+  if (is_small || share * (1 - share) < own->size / kMuchSmaller) known_[stream] = *own;
 }
 
 const BlockMoments::Known* BlockMoments::known(size_t stream) const {
@@ -148,6 +155,10 @@ void BlockMoments::halve() {
   }
   for (double& blocks : blocks_) blocks /= 2;
   exposure_ /= 2;
+  for (auto& entry : known_) {
+    for (double& degrees : entry.second.degrees) degrees /= 2;
+  }
+  std::erase_if(known_, [](const auto& entry) { return entry.second.degrees[0] < 1; });
 }
 
 double BlockMoments::scatter(size_t stream, size_t scale) const {
@@ -214,30 +225,32 @@ void ShareDispersion::estimate_process(const BlockMoments& moments, std::span<co
   freedom_[scale] = weight > 0 ? std::clamp(alike, kLeastProcessFreedom, kMostProcessFreedom) : kLeastProcessFreedom;
 }
 
-double ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
-                                    double degrees) const {
+ShareDispersion::Estimate ShareDispersion::estimate_at(const BlockMoments& moments, size_t stream, const Share& share,
+                                                       size_t scale) const {
   // Of the blocks' degrees of freedom so many as are believed.
+  const bool varies = share.share > 0 && share.share < 1;
+  double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
   double chi_squared = degrees > 0 ? degrees * observed(moments, stream, share.share, scale) : 0;
-  if (const auto* known = moments.known(stream)) {
-    chi_squared += known->degrees[scale] * known->dispersion[scale];
-    degrees += known->degrees[scale];
+  // Until the stream itself says more.
+  if (const auto* known = moments.known(stream); known != nullptr && known->degrees[scale] > degrees) {
+    chi_squared += (known->degrees[scale] - degrees) * known->dispersion[scale];
+    degrees = known->degrees[scale];
   }
-  return (chi_squared + freedom_[scale] * process_[scale]) / (degrees + freedom_[scale]);
+  return {(chi_squared + freedom_[scale] * process_[scale]) / (degrees + freedom_[scale]), degrees};
 }
 
 double ShareDispersion::factor(const BlockMoments& moments, size_t stream, const Share& share) const {
   const double distinct = kDistinct * age(ticks(moments));
-  const bool varies = share.share > 0 && share.share < 1;
   double single = 1;
   double largest = 1;
   double shorter = 1;
   bool was_distinct = false;
   for (size_t scale = 0; scale < kBlockScales; ++scale) {
     if (blocks(moments, scale) < kMinBlocks && scale > 0) break;
-    const double degrees = varies ? freedom(moments.blocks(scale), share) : 0;
-    const double estimate = std::max(1.0, estimate_at(moments, stream, share, scale, degrees));
+    const Estimate found = estimate_at(moments, stream, share, scale);
+    const double estimate = std::max(1.0, found.dispersion);
     // No smaller where it is drawn more: the process's estimate is made of the same samples.
-    const double error = std::sqrt(2 / (degrees + kLeastProcessFreedom));
+    const double error = std::sqrt(2 / (found.degrees + kLeastProcessFreedom));
     if (scale == 0) single = estimate;
     const bool is_distinct = scale == 0 || estimate > single * (1 + distinct * error);
     if (is_distinct) {

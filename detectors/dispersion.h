@@ -42,6 +42,7 @@ class BlockMoments {
   struct Known {
     std::array<double, kBlockScales> dispersion{};
     std::array<double, kBlockScales> degrees{};
+    double size = 0;  ///< share (1 - share) of when it was seen
   };
   /// Of a stream that is too small to show it around the share that it was given last. Null where nothing is known but
   /// what the stream shows. Valid until the stream is changed.
@@ -118,8 +119,12 @@ class ShareDispersion {
   /// What the blocks show, without anything else that is known.
   [[nodiscard]] static double observed(const BlockMoments& moments, size_t stream, double share, size_t scale);
   void estimate_process(const BlockMoments& moments, std::span<const Share> shares, size_t scale);
-  [[nodiscard]] double estimate_at(const BlockMoments& moments, size_t stream, const Share& share, size_t scale,
-                                   double degrees) const;
+  struct Estimate {
+    double dispersion = 1;
+    double degrees = 0;  // of freedom, the process's not counted
+  };
+  [[nodiscard]] Estimate estimate_at(const BlockMoments& moments, size_t stream, const Share& share,
+                                     size_t scale) const;
 
   std::array<double, kBlockScales> process_{};
   std::array<double, kBlockScales> inherited_{};

@@ -19,9 +19,11 @@ constexpr double kMuchLarger = 1.25;
 /// By what a program gets into the kernel on x86 and arm64, on Linux 5.10 to 7.2: how the names begin. How many of them
 /// there are differs: el0t_64_sync, el0t_64_sync_handler, el0_svc, do_el0_svc, invoke_syscall on arm64, two or three on
 /// x86.
-constexpr std::array<std::string_view, 21> kKernelEntries{"entry_",
+constexpr std::array<std::string_view, 23> kKernelEntries{"entry_",
                                                           "do_syscall_64",
-                                                          "do_int80_syscall",
+                                                          "asm_int80_",
+                                                          "int80_emulation",
+                                                          "do_int80_",
                                                           "do_fast_syscall_32",
                                                           "__do_fast_syscall_32",
                                                           "x64_sys_call",

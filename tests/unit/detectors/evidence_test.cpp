@@ -294,11 +294,13 @@ TEST(Dispersion, WhatIsRecentredToNothingAndBackVariesAsBefore) {
   dispersion.estimate(moments, shares);
   const double before = dispersion.factor(moments, 0, shares[0]);
   ASSERT_GT(before, 40);
-  for (const double small : {0.0, 1e-5, 0.999999}) {
+  for (const double small : {0.0, 1e-5, 0.001, 0.005, 0.999999}) {
+    // As many counts of the new mix as 45 s have.
+    const ShareDispersion::Share squeezed{small, small < 1 ? 4455 * small * (1 - small) : 0};
     moments.recentre(0, small, dispersion.process());
-    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    EXPECT_NEAR(dispersion.factor(moments, 0, squeezed), before, before / 10) << small;
     moments.recentre(0, small, dispersion.process());  // another change
-    EXPECT_NEAR(dispersion.factor(moments, 0, {small, 0}), before, before / 10) << small;
+    EXPECT_NEAR(dispersion.factor(moments, 0, squeezed), before, before / 10) << small;
     moments.recentre(0, shares[0].share, dispersion.process());
     EXPECT_NEAR(dispersion.factor(moments, 0, shares[0]), before, before / 10) << small;
   }
