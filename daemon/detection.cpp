@@ -162,16 +162,19 @@ void Detection::inherit_starvation(Watched& watched, double now_s) {
 
 void Detection::keep(const Watched& watched) {
   if (watched.service.empty() || baselines_.is_shared(watched.service)) return;
-  if (std::string saved = watched.starvation.save(); !saved.empty()) {
-    baselines_.put({watched.service, ProbeKind::kCensus, std::string(Starvation::kHeritageName)}, std::move(saved));
-  }
+  bool any = false;
   for (const auto& [probe, detectors] : watched.probes) {
     for (const auto& detector : detectors) {
       std::string saved = detector->save();
       if (saved.empty()) continue;
       baselines_.put({watched.service, probe, std::string(detector->heritage_name())}, std::move(saved));
+      any = true;
     }
   }
+  // By itself it says nothing.
+  std::string waits = any ? watched.starvation.save() : std::string();
+  if (waits.empty()) return;
+  baselines_.put({watched.service, ProbeKind::kCensus, std::string(Starvation::kHeritageName)}, std::move(waits));
 }
 
 std::vector<ProcessKey> Detection::watched() const {
