@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "config/load.h"
@@ -285,7 +286,7 @@ void LiveSource::attach_surveyed(const ProcessKey& process) {
 void LiveSource::attach_suspect(const ProcessKey& suspect) {
   const ProcessSample* sample = sample_of(suspect);
   if (sample == nullptr) return;
-  const auto ranked = std::ranges::find(ranker_.ranking(), suspect, &Ranked::key);
+  const Ranked* ranked = ranker_.find(suspect);
   attach(*sample, {suspect,
                    kSuspectProbes,
                    {.frequency_hz = rate(kSuspectFrequencyHz), .children = false},
@@ -489,18 +490,18 @@ Losses LiveSource::losses(const ProcessKey& process, ProbeKind probe) const {
 }
 
 Result<std::vector<RankingRow>> LiveSource::ranking(size_t limit, const std::string& by) const {
+  size_t metric = 0;
+  const bool by_score = by.empty() || by == "score";
+  while (!by_score && metric < kMetrics && to_string(static_cast<Metric>(metric)) != by) ++metric;
+  if (metric == kMetrics) {
+    return fail(ErrorKind::kUsage, "rank processes", "there is no metric \"" + by + "\"",
+                "one of score, on_cpu, run_queue, switches, faults, rss, io");
+  }
   std::vector<const Ranked*> order;
   for (const Ranked& ranked : ranker_.ranking()) order.push_back(&ranked);
-  if (!by.empty() && by != "score") {
-    size_t metric = 0;
-    while (metric < kMetrics && to_string(static_cast<Metric>(metric)) != by) ++metric;
-    if (metric == kMetrics) {
-      return fail(ErrorKind::kUsage, "rank processes", "there is no metric \"" + by + "\"",
-                  "one of score, on_cpu, run_queue, switches, faults, rss, io");
-    }
-    std::ranges::stable_sort(order,
-                             [metric](const Ranked* a, const Ranked* b) { return a->now[metric] > b->now[metric]; });
-  }
+  std::ranges::sort(order, {}, [&](const Ranked* each) {
+    return std::tuple(by_score ? 0 : -each->now[metric], -each->score, each->key);
+  });
   std::vector<RankingRow> rows;
   for (const Ranked* ranked : order) {
     if (rows.size() >= limit) break;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <unordered_set>
 
 namespace stackwatch {
 namespace {
@@ -25,6 +24,10 @@ constexpr double kQuotaCounts = 1.1;  // a quota that is far above what it is en
 
 double share_of_step(double interval_s, double half_life_s) { return 1 - std::exp2(-interval_s / half_life_s); }
 
+/// What a process once did fades away for ever: after an hour to numbers that a CPU computes with a hundred times
+/// slower.
+double noticeable(size_t metric, double value) { return value < 1e-9 * kFloor[metric] ? 0 : value; }
+
 size_t index(Metric metric) { return static_cast<size_t>(metric); }
 
 }  // namespace
@@ -40,7 +43,8 @@ Ranker::Totals Ranker::totals_of(const ProcessSample& sample) {
           sample.minor_faults + sample.major_faults, sample.read_bytes + sample.write_bytes};
 }
 
-void Ranker::update(History& history, const ProcessSample& sample, const Steps& steps, bool first) {
+void Ranker::update(History& history, const ProcessSample& sample, const Steps& steps) {
+  const bool first = history.age_s < 0;
   const double interval_s = steps.interval_s;
   const Totals totals = totals_of(sample);
   const auto rate = [interval_s](uint64_t now, uint64_t before) {
@@ -60,16 +64,17 @@ void Ranker::update(History& history, const ProcessSample& sample, const Steps& 
   history.last = current;
   if (first) {
     history.now = history.past = current;
+    history.age_s = 0;
     return;
   }
   history.age_s += interval_s;
   // A young past is the plain mean of what was seen, so that its first second does not weigh for minutes.
   const double past_step = std::max(steps.past, interval_s / history.age_s);
   for (size_t m = 0; m < kMetrics; ++m) {
-    history.now[m] += steps.now * (current[m] - history.now[m]);
     const double off = current[m] - history.past[m];
-    history.past[m] += past_step * off;
-    history.deviation[m] += past_step * (std::abs(off) - history.deviation[m]);
+    history.now[m] = noticeable(m, history.now[m] + steps.now * (current[m] - history.now[m]));
+    history.past[m] = noticeable(m, history.past[m] + past_step * off);
+    history.deviation[m] = noticeable(m, history.deviation[m] + past_step * (std::abs(off) - history.deviation[m]));
   }
 }
 
@@ -89,78 +94,83 @@ void Ranker::rate(Ranked& ranked, const History& history, const Metrics& now) co
   ranked.score = w.on_cpu * cores + std::accumulate(ranked.parts.begin(), ranked.parts.end(), 0.0);
 }
 
-const std::vector<Ranked>& Ranker::observe(double time_s, const std::vector<ProcessSample>& samples) {
+const std::vector<Ranked>& Ranker::observe(double time_s, std::span<const ProcessSample> samples) {
   const double interval_s = std::clamp(time_s - last_time_s_, 1e-3, 3600.0);
   last_time_s_ = time_s;
-  ++ticks_;
   const Steps steps = {interval_s, share_of_step(interval_s, kNowHalfLifeS), share_of_step(interval_s, kPastHalfLifeS)};
+  follow(samples);
   std::vector<Entitlement::Active> active;
-  std::vector<History*> histories;  // of the samples
-  histories.reserve(samples.size());
-  for (const ProcessSample& sample : samples) {
-    const auto [entry, is_new] = histories_.try_emplace(sample.key);
-    History& history = entry->second;
-    history.seen = ticks_;
-    histories.push_back(&history);
-    update(history, sample, steps, is_new);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    History& history = histories_[i];
+    update(history, samples[i], steps);
     if (history.now[index(Metric::kOnCpu)] + history.now[index(Metric::kRunQueue)] > kFloor[0])
-      active.push_back({&sample, history.now[index(Metric::kOnCpu)]});
-  }
-  if (histories_.size() > samples.size()) {
-    std::erase_if(histories_, [this](const auto& entry) { return entry.second.seen != ticks_; });
+      active.push_back({&samples[i], history.now[index(Metric::kOnCpu)]});
   }
   entitlement_.begin_tick(time_s, active);
 
-  ranking_.clear();
-  ranking_.reserve(samples.size());
   for (size_t i = 0; i < samples.size(); ++i) {
-    History& history = *histories[i];
-    Ranked& ranked = ranking_.emplace_back();
-    ranked.key = samples[i].key;
+    History& history = histories_[i];
+    Ranked& ranked = ranking_[i];
     ranked.past = history.past;
     ranked.age_s = history.age_s;
     ranked.entitled_cores = entitlement_.cores(samples[i]);
     ranked.limits = entitlement_.limits(samples[i]);
+    ranked.suspect = false;
     rate(ranked, history, history.last);
     history.ticks_above = ranked.score >= config_.floor ? history.ticks_above + 1 : 0;
     rate(ranked, history, history.now);
   }
-  std::ranges::sort(ranking_, [](const Ranked& a, const Ranked& b) {
-    return a.score != b.score ? a.score > b.score : a.key < b.key;
-  });
   choose_suspects(time_s);
   return ranking_;
+}
+
+void Ranker::follow(std::span<const ProcessSample> samples) {
+  if (std::ranges::equal(ranking_, samples, {}, &Ranked::key, &ProcessSample::key)) return;
+  std::vector<Ranked> ranking(samples.size());
+  std::vector<History> histories(samples.size());
+  size_t before = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    ranking[i].key = samples[i].key;
+    while (before < ranking_.size() && ranking_[before].key < samples[i].key) ++before;
+    if (before < ranking_.size() && ranking_[before].key == samples[i].key) histories[i] = histories_[before];
+  }
+  ranking_ = std::move(ranking);
+  histories_ = std::move(histories);
+}
+
+const Ranked* Ranker::find(const ProcessKey& process) const {
+  const auto found = std::ranges::lower_bound(ranking_, process, {}, &Ranked::key);
+  return found != ranking_.end() && found->key == process ? &*found : nullptr;
 }
 
 // Who is a suspect stays one for the dwell time and while its score is above the floor, unless the places run out and
 // somebody ranks clearly higher.
 void Ranker::choose_suspects(double time_s) {
   constexpr double kClearlyHigher = 1.25;
-  const std::unordered_set<ProcessKey> before(suspects_.begin(), suspects_.end());
-  suspects_.clear();
-  double lowest_wanted = config_.floor;
-  std::vector<Ranked*> staying;
-  std::vector<Ranked*> candidates;
-  for (Ranked& ranked : ranking_) {
-    if (ranked.score < lowest_wanted && !before.contains(ranked.key)) continue;  // most
-    History& history = histories_[ranked.key];
+  std::vector<size_t> staying;
+  std::vector<size_t> candidates;
+  for (size_t i = 0; i < ranking_.size(); ++i) {
+    History& history = histories_[i];
     const bool is_suspect = history.suspect_since_s >= 0;
-    const bool dwelling = is_suspect && time_s - history.suspect_since_s < config_.min_dwell_s;
-    if (dwelling) {
-      staying.push_back(&ranked);
-    } else if (ranked.score >= lowest_wanted && (is_suspect || history.ticks_above >= kSuspectTicks)) {
-      candidates.push_back(&ranked);
+    const bool is_high = ranking_[i].score >= config_.floor;
+    if (is_suspect && time_s - history.suspect_since_s < config_.min_dwell_s) {
+      staying.push_back(i);
+    } else if (is_high && (is_suspect || history.ticks_above >= kSuspectTicks)) {
+      candidates.push_back(i);
     } else {
       history.suspect_since_s = -1;
     }
   }
-  const auto standing = [this](const Ranked* ranked) {
-    return ranked->score * (histories_[ranked->key].suspect_since_s >= 0 ? kClearlyHigher : 1.0);
+  const auto by_score = [this](size_t a, size_t b) { return ranking_[a].score > ranking_[b].score; };
+  const auto standing = [this](size_t i) {
+    return ranking_[i].score * (histories_[i].suspect_since_s >= 0 ? kClearlyHigher : 1.0);
   };
-  std::ranges::stable_sort(candidates, [&](const Ranked* a, const Ranked* b) { return standing(a) > standing(b); });
+  std::ranges::stable_sort(staying, by_score);
+  std::ranges::stable_sort(candidates, by_score);
+  std::ranges::stable_sort(candidates, [&](size_t a, size_t b) { return standing(a) > standing(b); });
   const size_t places = config_.max_suspects > staying.size() ? config_.max_suspects - staying.size() : 0;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    History& history = histories_[candidates[i]->key];
+    History& history = histories_[candidates[i]];
     if (i >= places) {
       history.suspect_since_s = -1;
     } else {
@@ -168,9 +178,10 @@ void Ranker::choose_suspects(double time_s) {
       staying.push_back(candidates[i]);
     }
   }
-  for (Ranked* ranked : staying) {
-    ranked->suspect = true;
-    suspects_.push_back(ranked->key);
+  suspects_.clear();
+  for (const size_t i : staying) {
+    ranking_[i].suspect = true;
+    suspects_.push_back(ranking_[i].key);
   }
 }
 

@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstddef>
+#include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "config/config.h"
@@ -49,9 +49,13 @@ class Ranker {
 
   void configure(const RankingConfig& config) { config_ = config; }
 
-  /// One census, `time_s` on the monotonic clock. Returns all processes, best first; valid until the next call.
-  const std::vector<Ranked>& observe(double time_s, const std::vector<ProcessSample>& samples);
+  /// One census, by ascending key; `time_s` on the monotonic clock. Returns a row for each sample, in the same order:
+  /// few people look at the order of ranks, and to sort 20,000 rows costs more than to make them. Valid until the next
+  /// call.
+  const std::vector<Ranked>& observe(double time_s, std::span<const ProcessSample> samples);
   [[nodiscard]] const std::vector<Ranked>& ranking() const { return ranking_; }
+  /// The row of a process; nullptr where the last census had none.
+  [[nodiscard]] const Ranked* find(const ProcessKey& process) const;
   /// At most max_suspects, each at least min_dwell_s once it is one (as long as it lives). Nobody becomes one for a
   /// single busy tick.
   [[nodiscard]] const std::vector<ProcessKey>& suspects() const { return suspects_; }
@@ -71,9 +75,8 @@ class Ranker {
     Metrics past{};
     Metrics deviation{};
     int ticks_above = 0;  ///< in a row, the last tick alone was worth a look
-    double age_s = 0;
+    double age_s = -1;    ///< until its first census
     double suspect_since_s = -1;
-    uint64_t seen = 0;
   };
 
   [[nodiscard]] static Totals totals_of(const ProcessSample& sample);
@@ -82,18 +85,20 @@ class Ranker {
     double now = 0;
     double past = 0;
   };
-  static void update(History& history, const ProcessSample& sample, const Steps& steps, bool first);
+  static void update(History& history, const ProcessSample& sample, const Steps& steps);
+  /// Moves what is known of processes that go on to where the new census has them; `ranking_` gets the keys.
+  void follow(std::span<const ProcessSample> samples);
   /// Parts and score of what it does now; entitlement and limits are there.
   void rate(Ranked& ranked, const History& history, const Metrics& now) const;
   void choose_suspects(double time_s);
 
   RankingConfig config_;
   Entitlement entitlement_;
-  std::unordered_map<ProcessKey, History> histories_;
+  // Lists of one order, since that is how a census comes: tables of 20,000 cost more than all that is done with them.
   std::vector<Ranked> ranking_;
+  std::vector<History> histories_;  // of ranking_
   std::vector<ProcessKey> suspects_;
   double last_time_s_ = 0;
-  uint64_t ticks_ = 0;
 };
 
 /// "on_cpu", "run_queue", "switches", "faults", "rss", "io".

@@ -33,6 +33,15 @@ class ProcFacts final : public FactsProvider {
   Users& users_;
 };
 
+uint64_t facts_of(const ProcessSample& sample) {
+  uint64_t hash = std::hash<std::string_view>{}(sample.comm);
+  for (const uint64_t fact : {std::hash<std::string_view>{}(sample.cgroup), sample.exec.value, uint64_t{sample.uid}}) {
+    hash = (hash ^ fact) * 0x9e3779b97f4a7c15ULL;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
 }  // namespace
 
 std::optional<std::string> user_name_of(uint32_t uid) {
@@ -45,7 +54,7 @@ std::optional<std::string> user_name_of(uint32_t uid) {
 
 void RuleBook::set_rules(std::vector<WatchRule> rules) {
   verdicts_.clear();
-  seen_ = 0;
+  fresh_.clear();
   users_.clear();
   rules_ = std::move(rules);
 }
@@ -57,19 +66,26 @@ const WatchRule* RuleBook::find(const std::string& id) const {
 
 const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
   if (rules_.empty()) return nullptr;
-  const auto [entry, is_new] = verdicts_.try_emplace(sample.key);
-  Verdict& verdict = entry->second;
-  if (verdict.seen != tick_) ++seen_;
-  verdict.seen = tick_;
-  if (is_new || verdict.exec != sample.exec || verdict.comm != sample.comm || verdict.cgroup != sample.cgroup ||
-      verdict.uid != sample.uid) {
-    verdict.exec = sample.exec;
-    verdict.comm = sample.comm;
-    verdict.cgroup = sample.cgroup;
-    verdict.uid = sample.uid;
-    verdict.rule = match(sample);
+  const uint64_t facts = facts_of(sample);
+  Verdict* verdict = verdict_on(sample.key);
+  const bool is_new = verdict == nullptr;
+  if (is_new) verdict = &(fresh_[sample.key] = {.process = sample.key});
+  verdict->seen = tick_;
+  if (is_new || verdict->facts != facts) {
+    verdict->facts = facts;
+    verdict->rule = match(sample);
   }
-  return verdict.rule;
+  return verdict->rule;
+}
+
+RuleBook::Verdict* RuleBook::verdict_on(const ProcessKey& process) {
+  if (next_ >= verdicts_.size() || verdicts_[next_].process != process) {
+    const auto found = std::ranges::lower_bound(verdicts_, process, {}, &Verdict::process);
+    next_ = static_cast<size_t>(found - verdicts_.begin());
+  }
+  if (next_ < verdicts_.size() && verdicts_[next_].process == process) return &verdicts_[next_++];
+  const auto fresh = fresh_.find(process);
+  return fresh == fresh_.end() ? nullptr : &fresh->second;
 }
 
 bool RuleBook::may_match(std::string_view comm) const {
@@ -80,10 +96,15 @@ bool RuleBook::may_match(std::string_view comm) const {
 }
 
 void RuleBook::end_tick() {
-  if (verdicts_.size() > seen_) {
-    std::erase_if(verdicts_, [this](const auto& entry) { return entry.second.seen != tick_; });
+  std::erase_if(verdicts_, [this](const Verdict& verdict) { return verdict.seen != tick_; });
+  if (!fresh_.empty()) {
+    for (const auto& [process, verdict] : fresh_) {
+      if (verdict.seen == tick_) verdicts_.push_back(verdict);
+    }
+    std::ranges::sort(verdicts_, {}, &Verdict::process);
+    fresh_.clear();
   }
-  seen_ = 0;
+  next_ = 0;
   ++tick_;
 }
 

@@ -24,7 +24,7 @@ class RuleBook {
   /// nullptr where there is no such rule (any more).
   [[nodiscard]] const WatchRule* find(const std::string& id) const;
 
-  /// The first rule that matches; nullptr where none does. Valid until set_rules().
+  /// The first rule that matches; nullptr where none does. Valid until set_rules(). Cheapest in the order of a census.
   const WatchRule* rule_of(const ProcessSample& sample);
   /// Whether a process of this name may fall under a rule; false only where the names alone rule that out.
   [[nodiscard]] bool may_match(std::string_view comm) const;
@@ -33,21 +33,22 @@ class RuleBook {
 
  private:
   struct Verdict {
-    ExecId exec;
-    std::string comm;
-    std::string cgroup;
-    uint32_t uid = 0;
+    ProcessKey process;
+    uint64_t facts = 0;  // a hash of what a rule may ask for and may change
     const WatchRule* rule = nullptr;
     uint64_t seen = 0;
   };
+  /// nullptr where the process is new.
+  [[nodiscard]] Verdict* verdict_on(const ProcessKey& process);
   [[nodiscard]] const WatchRule* match(const ProcessSample& sample);
 
   Procfs procfs_;
   std::vector<WatchRule> rules_;
-  std::unordered_map<ProcessKey, Verdict> verdicts_;
+  std::vector<Verdict> verdicts_;                  // by process
+  std::unordered_map<ProcessKey, Verdict> fresh_;  // of this tick: they join the others at its end
+  size_t next_ = 0;                                // of verdicts_: whose turn it is in the order of a census
   std::unordered_map<uint32_t, std::optional<std::string>> users_;  // the database may be slow; read once per reload
   uint64_t tick_ = 1;
-  size_t seen_ = 0;  // verdicts looked up in this tick
 };
 
 /// Name of a user, from the system's user database; nothing where there is none with this id.

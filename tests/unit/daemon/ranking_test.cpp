@@ -128,22 +128,44 @@ TEST_F(RankingTest, MeasuresPerSecondWhateverTheTick) {
   EXPECT_NEAR(of(10).now[static_cast<size_t>(Metric::kOnCpu)], 0.4, 0.01);
 }
 
-TEST_F(RankingTest, TheBusiestIsFirst) {
+TEST_F(RankingTest, TheBusiestScoresMost) {
   start(10, {.cores = 0.1});
   start(11, {.cores = 0.9});
   start(12);
   run(30);
-  ASSERT_EQ(ranker_.ranking().size(), 3U);
-  EXPECT_EQ(ranker_.ranking()[0].key.pid, 11);
-  EXPECT_EQ(ranker_.ranking()[1].key.pid, 10);
+  EXPECT_GT(of(11).score, of(10).score);
+  EXPECT_GT(of(10).score, of(12).score);
   EXPECT_TRUE(is_suspect(11));
   EXPECT_FALSE(is_suspect(10)) << "below the floor";
 }
 
-TEST_F(RankingTest, EqualScoresHaveAnOrder) {
-  for (int32_t pid = 20; pid > 10; --pid) start(pid);
-  run(3);
-  EXPECT_TRUE(std::ranges::is_sorted(ranker_.ranking(), {}, &Ranked::key));
+TEST_F(RankingTest, EachProcessHasOneRowInTheOrderOfTheCensusWhoeverComesAndGoes) {
+  for (int32_t pid = 20; pid > 10; --pid) start(pid, {.cores = 0.01 * pid});
+  run(30);
+  for (const int32_t gone : {11, 14, 15, 20}) end(gone);
+  start(5, {.cores = 0.3});
+  start(14);  // its pid comes round
+  start(30);
+  run(2);
+  ASSERT_EQ(ranker_.ranking().size(), samples_.size());
+  for (size_t i = 0; i < samples_.size(); ++i) EXPECT_EQ(ranker_.ranking()[i].key, samples_[i].key);
+  for (const int32_t stayed : {12, 13, 16, 17, 18, 19}) {
+    EXPECT_NEAR(of(stayed).now[0], 0.01 * stayed, 1e-3);
+    EXPECT_NEAR(of(stayed).age_s, 31, 1e-9);
+  }
+  EXPECT_NEAR(of(14).age_s, 1, 1e-9) << "another process";
+  EXPECT_EQ(ranker_.find({11, 1}), nullptr);
+}
+
+TEST_F(RankingTest, WhatWasOnceDoneIsForgottenToTheEnd) {
+  start(10, {.cores = 0.5, .waiting = 0.1, .switches = 50, .faults = 50, .io_bytes = 1000});
+  run(10);
+  loads_[10] = {};
+  for (int i = 0; i < 100; ++i) tick(600);
+  for (const Metric metric : {Metric::kOnCpu, Metric::kRunQueue, Metric::kSwitches, Metric::kFaults, Metric::kIo}) {
+    EXPECT_EQ(of(10).now[static_cast<size_t>(metric)], 0) << "and not a number that is slow to compute with";
+    EXPECT_EQ(of(10).past[static_cast<size_t>(metric)], 0);
+  }
 }
 
 TEST_F(RankingTest, AChangeAgainstItsOwnPast) {
