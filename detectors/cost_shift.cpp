@@ -135,7 +135,7 @@ class ShiftSearch {
   bool same(double x, double y) const {
     return std::abs(y - x) <= std::max(worth_telling(std::max(x, y)), noise(x, y));
   }
-  bool same(double x, double y, double size) const { return same(x, y) && std::abs(y - x) <= kOfSize * size; }
+  bool same(double x, double y, double most) const { return same(x, y) && std::abs(y - x) <= most; }
 
   /// Something that did not change must be there to compare with.
   bool comparable(double size_before, double size_after) const {
@@ -195,7 +195,7 @@ class ShiftSearch {
       for (Change& candidate : fresh) {
         const uint32_t caller = candidate.caller == kNone ? kNone : as_[candidate.caller];
         if (candidate.partner != kNone || caller != old.caller) continue;
-        if (!same(old.share, candidate.share, std::max(old.share, candidate.share))) continue;
+        if (!same(old.share, candidate.share)) continue;
         if (best == nullptr || std::abs(candidate.share - old.share) < std::abs(best->share - old.share)) {
           best = &candidate;
         }
@@ -221,14 +221,16 @@ class ShiftSearch {
     for (uint32_t f = 0; f < as_.size(); ++f) {
       if (!same(read.before[f], read.after[f]) || !same(read.own_before[f], read.own_after[f])) return false;
     }
-    // What took part must have stayed by itself, and not within the noise of larger things.
+    // What was done without a name of its own must have stayed, and not within the noise of larger things. A pair has no
+    // more noise than its own: where that is large, one that vanished and one that appeared are the same until they
+    // differ beyond it.
     for (const auto* side : {&gone, &fresh}) {
       for (const Change& each : *side) {
         if (each.partner == kNone && !is_part_of_others(read, each, side == &fresh)) return false;
         const uint32_t f = each.partner != kNone ? as_[each.function] : each.caller == kNone ? kNone : as_[each.caller];
         if (f == kNone) continue;
-        if (std::abs(read.own_after[f] - read.own_before[f]) > kOfSize * each.share) return false;
-        if (each.partner != kNone && std::abs(read.change(f)) > kOfSize * each.share) return false;
+        const bool is_alone = each.partner == kNone;
+        if (is_alone && std::abs(read.own_after[f] - read.own_before[f]) > kOfSize * each.share) return false;
       }
     }
     return true;
@@ -352,8 +354,10 @@ class ShiftSearch {
     const Move move = largest_move();
     const double size = move.size();
     if (move.what == kNone || size < options_.min_change_share / 2) return std::nullopt;
-    if (!same(-move.lost.change(), move.gained.change(), size)) return std::nullopt;
-    if (!same(plain.before[move.what], plain.after[move.what], size) || !explains_all(plain, move)) return std::nullopt;
+    // Of a whole move there is no noise but its own.
+    const double most = move.is_whole() ? size : kOfSize * size;
+    if (!same(-move.lost.change(), move.gained.change(), most)) return std::nullopt;
+    if (!same(plain.before[move.what], plain.after[move.what], most) || !explains_all(plain, move)) return std::nullopt;
     if (move.is_whole() ? !comparable(size, size) : !is_more_than_made_room(plain, move)) return std::nullopt;
     return CostShift{CostShift::Kind::kMoved, id(move.lost.caller), id(move.gained.caller), std::nullopt,
                      id(move.what)};
