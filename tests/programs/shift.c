@@ -4,12 +4,13 @@
 #include "programs.h"
 
 static const char kHelp[] =
-    "shift [--onset-min S] [--onset-max S] [--no-shift] [--from X] [--to X] [--duration S] [--seed N] [--truth-file "
-    "FILE]\n"
+    "shift [--onset-min S] [--onset-max S] [--no-shift] [--from X] [--to X] [--load X] [--duration S] [--seed N] "
+    "[--truth-file FILE]\n"
     "Keeps one core busy in functions drawn at random; one of them grows at a random moment.\n"
     "  --onset-min S, --onset-max S   when it grows, seconds after the start (default 60 to 180)\n"
     "  --no-shift         nothing grows\n"
     "  --from X, --to X   share of the growing function before and after (default 0.10 and 0.30)\n"
+    "  --load X           part of the time that it is busy, in pieces that much shorter (default 1)\n"
     "  --duration S       wall time (default 3600)\n"
     "  --seed N           repeats a run's draws (default: from the kernel)\n"
     "  --truth-file FILE  the truth goes there too\n"
@@ -65,7 +66,7 @@ enum {
 _Static_assert(kFunctionCount == 12, "the draw assumes twelve");
 
 struct settings {
-  double onset_min_s, onset_max_s, from, to, duration_s;
+  double onset_min_s, onset_max_s, from, to, load, duration_s;
   bool shift;
   uint64_t seed;
   const char* truth_file;
@@ -84,6 +85,7 @@ struct plan {
   int grower;
   double onset_s;
   uint64_t random;
+  double load;
   // What came of it.
   bool shifted;
   uint64_t start_monotonic_ns, onset_monotonic_ns, onset_realtime_ns;
@@ -94,6 +96,7 @@ struct plan {
 static void draw(struct plan* plan, const struct settings* settings) {
   memset(plan, 0, sizeof *plan);
   plan->random = settings->seed;
+  plan->load = settings->load;
   int order[kFunctionCount];
   for (int i = 0; i < kFunctionCount; ++i) order[i] = i;
   for (int i = kFunctionCount - 1; i > 0; --i) {
@@ -129,11 +132,11 @@ static bool onset_is_due(const struct plan* plan, const struct settings* setting
   return settings->shift && !plan->shifted && (double)(now_ns - plan->start_monotonic_ns) >= plan->onset_s * 1e9;
 }
 
-// One slice: a role whose turn it is works off a random part (1 to 8 ms) of what it is owed.
+// One slice: a role whose turn it is works off a random part (1 to 8 ms at full load) of what it is owed.
 OWN_FRAME static void serve(struct plan* plan, struct role* role) {
-  double slice = random_between(&plan->random, 1, 8) * (double)NS_PER_MS;
-  // A remainder of less than a millisecond goes with this slice: it would be mostly the reading of clocks.
-  if (role->owed_ns - slice < (double)NS_PER_MS) slice = role->owed_ns;
+  double slice = random_between(&plan->random, 1, 8) * (double)NS_PER_MS * plan->load;
+  // A remainder of less than the shortest goes with this slice: it would be mostly the reading of clocks.
+  if (role->owed_ns - slice < (double)NS_PER_MS * plan->load) slice = role->owed_ns;
   const uint64_t begin = thread_cpu_ns();
   kHandlers[role->handler].run(kFunctions[role->function].run, begin + (uint64_t)slice);
   const uint64_t used = thread_cpu_ns() - begin;
@@ -150,8 +153,13 @@ static struct role* whose_turn(struct plan* plan) {
   return count == 0 ? NULL : waiting[next_random(&plan->random) % (uint64_t)count];
 }
 
-// Cycles of 100 to 200 ms of CPU time. In each, every role is owed its share; what it ran over is taken off its next
-// one. Order and lengths are random, so that nothing keeps step with a sampler.
+// Until what was worked since the start is no more than the load.
+static void rest(const struct plan* plan) {
+  if (plan->load < 1) sleep_until(plan->start_monotonic_ns + (uint64_t)((double)thread_cpu_ns() / plan->load));
+}
+
+// Cycles of 100 to 200 ms of CPU time at full load. In each, every role is owed its share; what it ran over is taken
+// off its next one. Order and lengths are random, so that nothing keeps step with a sampler.
 static void run(struct plan* plan, const struct settings* settings) {
   plan->start_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
   const uint64_t end = plan->start_monotonic_ns + (uint64_t)(settings->duration_s * 1e9);
@@ -167,8 +175,9 @@ static void run(struct plan* plan, const struct settings* settings) {
     }
     if (role != NULL) {
       serve(plan, role);
+      rest(plan);
     } else {
-      const double cycle = random_between(&plan->random, 100, 200) * (double)NS_PER_MS;
+      const double cycle = random_between(&plan->random, 100, 200) * (double)NS_PER_MS * plan->load;
       for (int i = 0; i < plan->count; ++i)
         plan->roles[i].owed_ns += cycle * (plan->shifted ? plan->roles[i].after : plan->roles[i].before);
     }
@@ -233,6 +242,7 @@ static struct settings parse(int argc, char** argv) {
                                            {"no-shift", no_argument, NULL, 'n'},
                                            {"from", required_argument, NULL, 'f'},
                                            {"to", required_argument, NULL, 't'},
+                                           {"load", required_argument, NULL, 'l'},
                                            {"duration", required_argument, NULL, 'd'},
                                            {"seed", required_argument, NULL, 's'},
                                            {"truth-file", required_argument, NULL, 'o'},
@@ -242,6 +252,7 @@ static struct settings parse(int argc, char** argv) {
                        .onset_max_s = 180,
                        .from = 0.10,
                        .to = 0.30,
+                       .load = 1,
                        .duration_s = DEFAULT_SECONDS,
                        .shift = true,
                        .seed = fresh_seed()};
@@ -261,6 +272,9 @@ static struct settings parse(int argc, char** argv) {
         break;
       case 't':
         s.to = number_option("--to", optarg, 0.001, 0.999);
+        break;
+      case 'l':
+        s.load = number_option("--load", optarg, 0.001, 1);
         break;
       case 'd':
         s.duration_s = number_option("--duration", optarg, 0.1, 86400);
