@@ -19,23 +19,30 @@ static __always_inline __u64 positive(__s64 value) { return value > 0 ? (__u64)v
 static __always_inline __u64 rss_pages(struct mm_struct* mm) {
   if (bpf_core_type_exists(struct mm_rss_stat)) {
     struct mm_struct___until_6_1* old = (void*)mm;
-    return positive(BPF_CORE_READ(old, rss_stat.count[kPagesFile].counter)) +
-           positive(BPF_CORE_READ(old, rss_stat.count[kPagesAnonymous].counter)) +
-           positive(BPF_CORE_READ(old, rss_stat.count[kPagesShared].counter));
+    return positive(old->rss_stat.count[kPagesFile].counter) + positive(old->rss_stat.count[kPagesAnonymous].counter) +
+           positive(old->rss_stat.count[kPagesShared].counter);
   }
-  return positive(BPF_CORE_READ(mm, rss_stat[kPagesFile].count)) +
-         positive(BPF_CORE_READ(mm, rss_stat[kPagesAnonymous].count)) +
-         positive(BPF_CORE_READ(mm, rss_stat[kPagesShared].count));
+  return positive(mm->rss_stat[kPagesFile].count) + positive(mm->rss_stat[kPagesAnonymous].count) +
+         positive(mm->rss_stat[kPagesShared].count);
+}
+
+// The pid namespace of whoever reads: 0 is the initial one. Found once a pass.
+static __u32 reader_level;
+
+static __always_inline void find_reader_level(void) {
+  struct task_struct* reader = (void*)bpf_get_current_task();
+  reader_level = BPF_CORE_READ(reader, thread_pid, level);
 }
 
 // The pid as the pid namespace of whoever reads this iterator shows it.
 static __always_inline int pid_for_reader(struct task_struct* task) {
-  struct task_struct* reader = (void*)bpf_get_current_task();
-  unsigned int level = BPF_CORE_READ(reader, thread_pid, level);
+  if (reader_level == 0) return task->pid;
   struct pid* pid = task->thread_pid;
   int number = 0;
-  if (pid)
-    bpf_probe_read_kernel(&number, sizeof(number), (char*)&pid->numbers[0] + level * bpf_core_type_size(struct upid));
+  if (pid) {
+    bpf_probe_read_kernel(&number, sizeof(number),
+                          (char*)&pid->numbers[0] + reader_level * bpf_core_type_size(struct upid));
+  }
   return number;
 }
 
@@ -57,6 +64,7 @@ static __always_inline void fill_thread(struct census_thread* out, struct task_s
 SEC("iter/task")
 int take_census(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
+  if (ctx->meta->seq_num == 0) find_reader_level();
   if (!task) return 0;
   if (task->pid != task->tgid) {
     struct census_thread thread = {.kind = kCensusThread};

@@ -153,6 +153,7 @@ struct seq_file;
 
 struct bpf_iter_meta {
   struct seq_file* seq;
+  __u64 seq_num; /* 0 for the first of a pass */
 };
 
 struct bpf_iter__task {

@@ -38,6 +38,7 @@ Daemon::Daemon(Parts parts, const Config& config)
       limits_(config.limits),
       started_ns_(parts_.clock.monotonic_ns()) {
   governor_.set_limits(limits_);
+  measure_footprint();
   parts_.source.set_keep([this](const ProcessKey& process) { return parts_.policy.concerns(process); });
 }
 
@@ -61,6 +62,7 @@ bool Daemon::tick(uint64_t missed) {
 
   const uint64_t now_ns = parts_.clock.monotonic_ns();
   usage_.observe(static_cast<double>(now_ns) * 1e-9, parts_.namer.worker_pid());
+  measure_footprint();
   hold_limits(static_cast<double>(now_ns) * 1e-9);
   last_tick_ms_ = static_cast<double>(now_ns - begun_ns) * 1e-6;
   max_tick_ms_ = std::max(max_tick_ms_, last_tick_ms_);
@@ -95,7 +97,7 @@ void Daemon::note_rules() {
 }
 
 void Daemon::hold_limits(double time_s) {
-  const Governor::Usage usage{100 * usage_.cpu_share(Governor::kWindowS), memory_bytes()};
+  const Governor::Usage usage{100 * usage_.cpu_share(Governor::kWindowS), footprint_.memory_bytes()};
   const bool changed = governor_.observe(time_s, usage);
   // What was shed is free for us, not yet for others.
   if (governor_.over_memory() && time_s - trimmed_s_ >= Governor::kWindowS) {
@@ -111,11 +113,16 @@ void Daemon::hold_limits(double time_s) {
   }
 }
 
-// The daemon, its worker, and the maps in the kernel.
-uint64_t Daemon::memory_bytes() const {
-  uint64_t bytes = usage_.resident_bytes() + usage_.resident_bytes_of(parts_.namer.worker_pid());
-  for (const ProbeEngine* engine : parts_.engines) bytes += engine->cost().map_bytes;
-  return bytes;
+void Daemon::measure_footprint() {
+  const pid_t worker = parts_.namer.worker_pid();
+  footprint_ = {.resident_bytes = usage_.resident_bytes(),
+                .worker_bytes = usage_.resident_bytes_of(worker),
+                .open_fds = usage_.open_fds()};
+  for (const ProbeEngine* engine : parts_.engines) {
+    const ProbeEngine::Cost cost = engine->cost();
+    footprint_.map_bytes += cost.map_bytes;
+    footprint_.recursion_misses += cost.recursion_misses;
+  }
 }
 
 std::vector<LimitUse> Daemon::limits() const {
@@ -125,7 +132,7 @@ std::vector<LimitUse> Daemon::limits() const {
   }
   const uint64_t disk = state_ == nullptr ? 0 : state_->store().status().bytes;
   const auto number = [](uint64_t value) { return static_cast<double>(value); };
-  return {{"memory", number(limits_.memory_bytes), number(memory_bytes())},
+  return {{"memory", number(limits_.memory_bytes), number(footprint_.memory_bytes())},
           {"cpu_percent", limits_.cpu_percent, 100 * usage_.cpu_share(Governor::kWindowS)},
           {"attachments", number(limits_.attachments), number(parts_.source.focused())},
           {"stacks_per_process", number(limits_.stacks_per_process), number(parts_.attachments.most_stacks())},
@@ -166,7 +173,7 @@ void Daemon::reconfigure(const Config& config) {
 std::string Daemon::summary() const {
   return fmt::format("Watching {} of {} processes; {} alerts firing; {:.1f} % of a CPU, {:.0f} MB",
                      parts_.attachments.size(), parts_.source.processes(), parts_.policy.firing(),
-                     100 * usage_.cpu_share(), static_cast<double>(usage_.resident_bytes()) / 1e6);
+                     100 * usage_.cpu_share(), static_cast<double>(footprint_.resident_bytes) / 1e6);
 }
 
 Status Daemon::status() const {
@@ -191,15 +198,12 @@ Status Daemon::status() const {
   status.alerts_pending = parts_.policy.pending();
   status.alerts_firing = parts_.policy.firing();
   status.cpu_share = usage_.cpu_share();
-  status.resident_bytes = usage_.resident_bytes();
-  status.worker_resident_bytes = usage_.resident_bytes_of(parts_.namer.worker_pid());
-  status.open_fds = usage_.open_fds();
+  status.resident_bytes = footprint_.resident_bytes;
+  status.worker_resident_bytes = footprint_.worker_bytes;
+  status.open_fds = footprint_.open_fds;
   status.lost = parts_.attachments.total_losses();
-  for (const ProbeEngine* engine : parts_.engines) {
-    const ProbeEngine::Cost cost = engine->cost();
-    status.bpf_map_bytes += cost.map_bytes;
-    status.lost[LossReason::kRecursionMissed] += cost.recursion_misses;
-  }
+  status.bpf_map_bytes = footprint_.map_bytes;
+  status.lost[LossReason::kRecursionMissed] += footprint_.recursion_misses;
   status.limits = limits();
   status.shedding = governor_.shedding().text();
   if (state_ != nullptr) {

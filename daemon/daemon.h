@@ -76,8 +76,18 @@ class Daemon final : public ControlBackend {
   void note_attach_problem();
   void note_rules();
   void hold_limits(double time_s);
-  [[nodiscard]] uint64_t memory_bytes() const;
+  void measure_footprint();
   [[nodiscard]] std::vector<LimitUse> limits() const;
+
+  /// What it takes of the machine, as of the last tick: some thirty reads of /proc that a question need not repeat.
+  struct Footprint {
+    uint64_t resident_bytes = 0;
+    uint64_t worker_bytes = 0;
+    uint64_t map_bytes = 0;
+    uint64_t recursion_misses = 0;
+    uint64_t open_fds = 0;
+    [[nodiscard]] uint64_t memory_bytes() const { return resident_bytes + worker_bytes + map_bytes; }
+  };
 
   Parts parts_;
   double tick_s_ = 1;
@@ -87,6 +97,7 @@ class Daemon final : public ControlBackend {
   uint64_t added_rules_ = 0;
   size_t rules_noted_ = 0;
   SelfUsage usage_;
+  Footprint footprint_;
   LimitsConfig limits_;
   Governor governor_;
   double trimmed_s_ = 0;

@@ -33,6 +33,7 @@ double Entitlement::weight(const ProcessSample& process) {
 void Entitlement::begin_tick(double time_s, std::span<const Active> active) {
   ++ticks_;
   places_.clear();
+  last_place_ = nullptr;
   for (auto& [path, group] : groups_) group.competing = group.used = 0;
   read_groups(time_s, active);
   read_affinities(time_s, active);
@@ -152,8 +153,10 @@ const Entitlement::Limits& Entitlement::limits(const ProcessSample& process) con
 }
 
 const Entitlement::Place& Entitlement::place(const std::string& cgroup) const {
+  if (last_place_ != nullptr && last_place_->first == cgroup) return last_place_->second;
   const auto [entry, is_new] = places_.try_emplace(cgroup);
   if (is_new) entry->second = {group(competing_group(normal(cgroup))), limits_at(normal(cgroup))};
+  last_place_ = &*entry;
   return entry->second;
 }
 

@@ -54,6 +54,10 @@ class Entitlement {
   explicit Entitlement(unsigned cpus) : cpus_(cpus) {}
   Entitlement(unsigned cpus, Sources sources) : cpus_(cpus), sources_(std::move(sources)) {}
 
+  Entitlement(Entitlement&&) = default;  // not copied: it points into itself
+  Entitlement& operator=(Entitlement&&) = default;
+  ~Entitlement() = default;
+
   /// Tells who competes in this tick, which ends at `time_s`: who used the CPU or waited for it.
   void begin_tick(double time_s, std::span<const Active> active);
   /// In cores, more than 0. Bounded by the number of threads: one thread can use one core.
@@ -98,7 +102,9 @@ class Entitlement {
   Sources sources_;
   std::unordered_map<std::string, Group> groups_;  // by path; "" is the root
   std::unordered_map<ProcessKey, Affinity> affinities_;
-  mutable std::unordered_map<std::string, Place> places_;  // of this tick, by cgroup as processes have it
+  using Places = std::unordered_map<std::string, Place>;
+  mutable Places places_;                                   // of this tick, by cgroup as processes have it
+  mutable const Places::value_type* last_place_ = nullptr;  // processes that follow each other are often in one
   uint64_t ticks_ = 0;
 };
 
