@@ -53,3 +53,7 @@ echo "| processes | CPU | daemon resident | worker resident | BPF maps | census 
 echo "|---|---|---|---|---|---|---|"
 measure 200
 measure 5000
+echo
+echo "Its tick alone, of CPU time, with very many processes (median):"
+echo
+"$bin/tick_cost" 20000

@@ -12,12 +12,24 @@ void never_back(uint64_t& remembered, uint64_t& now) {
   remembered = now;
 }
 
+std::pair<int32_t, int32_t> by_thread(const CensusMemory::ThreadWait& wait) { return {wait.tgid, wait.tid}; }
+
+// A census comes in the order of thread ids: leaders are in theirs, and only the few others may be out of it.
+void sort_by_thread(std::vector<CensusMemory::ThreadWait>& waits) {
+  if (std::ranges::is_sorted(waits, {}, by_thread)) return;
+  const auto others = std::stable_partition(waits.begin(), waits.end(),
+                                            [](const CensusMemory::ThreadWait& wait) { return wait.tgid == wait.tid; });
+  const auto before = [](const auto& a, const auto& b) { return by_thread(a) < by_thread(b); };
+  if (!std::is_sorted(waits.begin(), others, before)) std::sort(waits.begin(), others, before);
+  std::sort(others, waits.end(), before);
+  std::inplace_merge(waits.begin(), others, waits.end(), before);
+}
+
 }  // namespace
 
 void CensusMemory::correct(std::vector<ProcessSample>& samples, std::vector<ThreadWait>& waits) {
   if (!std::ranges::is_sorted(samples, {}, &ProcessSample::key)) std::ranges::sort(samples, {}, &ProcessSample::key);
-  const auto by_thread = [](const ThreadWait& wait) { return std::pair(wait.tgid, wait.tid); };
-  if (!std::ranges::is_sorted(waits, {}, by_thread)) std::ranges::sort(waits, {}, by_thread);
+  sort_by_thread(waits);
 
   std::vector<Totals> now;
   now.reserve(samples.size());

@@ -162,6 +162,7 @@ Result<void> LiveSource::take_census() {
   auto samples = parts_.census.take();
   if (!samples) return Failure(samples.error());
   samples_ = std::move(*samples);
+  last_parent_ = {};
   census_ms_ = static_cast<double>(clock_.monotonic_ns() - begun_ns) * 1e-6;
   tasks_ = 0;
   for (const ProcessSample& sample : samples_) tasks_ += sample.threads;
@@ -328,7 +329,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
     return;
   }
   if (now != nullptr && now->kind == AttachReason::Kind::kRule) return;  // drop_unwanted() decides
-  const ProcessSample* parent = sample_of_pid(sample.parent_pid);
+  const ProcessSample* parent = parent_of(sample);
   if (parent == nullptr) return;
   const ProcessKey& key = parent->key;
   if (!parts_.attachments.contains(key)) return;
@@ -455,6 +456,12 @@ const ProcessSample* LiveSource::sample_of_pid(int32_t pid) const {
   const auto found =
       std::ranges::lower_bound(samples_, pid, {}, [](const ProcessSample& each) { return each.key.pid; });
   return found != samples_.end() && found->key.pid == pid ? &*found : nullptr;
+}
+
+// Brothers follow each other.
+const ProcessSample* LiveSource::parent_of(const ProcessSample& sample) {
+  if (last_parent_.first != sample.parent_pid) last_parent_ = {sample.parent_pid, sample_of_pid(sample.parent_pid)};
+  return last_parent_.second;
 }
 
 ProcessIdentity LiveSource::identify(const ProcessKey& process) const {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "config/config.h"
@@ -114,6 +115,7 @@ class LiveSource final : public DeltaSource {
   void watch_overhead(double time_s);
   [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
   [[nodiscard]] const ProcessSample* sample_of_pid(int32_t pid) const;
+  [[nodiscard]] const ProcessSample* parent_of(const ProcessSample& sample);
   void read_paths();
   [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
 
@@ -125,6 +127,7 @@ class LiveSource final : public DeltaSource {
   RuleBook rules_;
   std::function<bool(const ProcessKey&)> keep_ = [](const ProcessKey&) { return false; };
   std::vector<ProcessSample> samples_;  // by key
+  std::pair<int32_t, const ProcessSample*> last_parent_{};
   uint64_t tasks_ = 0;
   double census_ms_ = 0;
   bool late_ = false;
