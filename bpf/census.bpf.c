@@ -18,9 +18,11 @@ static __always_inline __u64 positive(__s64 value) { return value > 0 ? (__u64)v
 // Approximate by up to max(32, 2 x CPUs) pages per CPU on kernels with per-CPU counters: /proc/PID/stat is so too.
 static __always_inline __u64 rss_pages(struct mm_struct* mm) {
   if (bpf_core_type_exists(struct mm_rss_stat)) {
+    // Not by plain loads: the compiler makes one of the last ones of both kernels, at an offset that is in a register.
     struct mm_struct___until_6_1* old = (void*)mm;
-    return positive(old->rss_stat.count[kPagesFile].counter) + positive(old->rss_stat.count[kPagesAnonymous].counter) +
-           positive(old->rss_stat.count[kPagesShared].counter);
+    return positive(BPF_CORE_READ(old, rss_stat.count[kPagesFile].counter)) +
+           positive(BPF_CORE_READ(old, rss_stat.count[kPagesAnonymous].counter)) +
+           positive(BPF_CORE_READ(old, rss_stat.count[kPagesShared].counter));
   }
   return positive(mm->rss_stat[kPagesFile].count) + positive(mm->rss_stat[kPagesAnonymous].count) +
          positive(mm->rss_stat[kPagesShared].count);

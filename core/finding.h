@@ -32,6 +32,7 @@ struct CostShift {
   std::optional<FunctionId> to;
   std::optional<FunctionId> under;  ///< renamed: the caller; none where they are roots
   std::optional<FunctionId> what;   ///< moved
+  bool certain = true;  ///< false: more than half as much more or less would look alike; further samples will tell
 };
 
 /// One detector's claim at one tick: this stream of this process is not what it was.

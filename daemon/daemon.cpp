@@ -50,6 +50,7 @@ bool Daemon::tick(uint64_t missed) {
   if (!outcome) {
     // A condition that lasts would fill the journal with a line per tick.
     if (!std::exchange(failing_, true)) parts_.log.error("{}", outcome.error().message());
+    measure_footprint();
     return false;
   }
   if (std::exchange(failing_, false)) parts_.log.info("working again");

@@ -506,9 +506,12 @@ Result<std::vector<RankingRow>> LiveSource::ranking(size_t limit, const std::str
   }
   std::vector<const Ranked*> order;
   for (const Ranked& ranked : ranker_.ranking()) order.push_back(&ranked);
-  std::ranges::sort(order, {}, [&](const Ranked* each) {
+  constexpr size_t kMayHaveEnded = 64;  // since the last tick
+  const size_t wanted = std::min(order.size(), std::min(limit, order.size()) + kMayHaveEnded);
+  std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(wanted), {}, [&](const Ranked* each) {
     return std::tuple(by_score ? 0 : -each->now[metric], -each->score, each->key);
   });
+  order.resize(wanted);
   std::vector<RankingRow> rows;
   for (const Ranked* ranked : order) {
     if (rows.size() >= limit) break;

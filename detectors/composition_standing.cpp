@@ -181,10 +181,10 @@ bool CompositionDetector::is_squeezed(const Change& change) {
 }
 
 // A shift soon, but counted from when it was seen to be one: one verdict on what has long been told as more must not
-// make that the baseline.
+// make that the baseline. Nor where a part of it may be new cost: with more samples it is told.
 bool CompositionDetector::is_to_be_adopted(const Change& change) const {
   if (last_end_s_ - change.onset_s >= settings_.adopt_after_s) return true;
-  return change.shift && last_end_s_ - change.shift_since_s >= kAdoptShift * settings_.learn_s;
+  return change.shift && change.shift->certain && last_end_s_ - change.shift_since_s >= kAdoptShift * settings_.learn_s;
 }
 
 // ---- how it ends

@@ -135,7 +135,9 @@ class ShiftSearch {
   bool same(double x, double y) const {
     return std::abs(y - x) <= std::max(worth_telling(std::max(x, y)), noise(x, y));
   }
-  bool same(double x, double y, double most) const { return same(x, y) && std::abs(y - x) <= most; }
+  static bool close(double x, double y) { return std::abs(y - x) <= kOfSize * std::min(x, y); }
+  /// Of what took part by itself, before and after: as much as before, as far as chance lets anybody see.
+  bool stayed(double x, double y) const { return same(x, y) && (close(x, y) || std::abs(y - x) <= noise(x, y)); }
 
   /// Something that did not change must be there to compare with.
   bool comparable(double size_before, double size_after) const {
@@ -195,7 +197,7 @@ class ShiftSearch {
       for (Change& candidate : fresh) {
         const uint32_t caller = candidate.caller == kNone ? kNone : as_[candidate.caller];
         if (candidate.partner != kNone || caller != old.caller) continue;
-        if (!same(old.share, candidate.share)) continue;
+        if (!stayed(old.share, candidate.share)) continue;
         if (best == nullptr || std::abs(candidate.share - old.share) < std::abs(best->share - old.share)) {
           best = &candidate;
         }
@@ -221,16 +223,17 @@ class ShiftSearch {
     for (uint32_t f = 0; f < as_.size(); ++f) {
       if (!same(read.before[f], read.after[f]) || !same(read.own_before[f], read.own_after[f])) return false;
     }
-    // What was done without a name of its own must have stayed, and not within the noise of larger things. A pair has no
-    // more noise than its own: where that is large, one that vanished and one that appeared are the same until they
-    // differ beyond it.
+    // What took part must have stayed by itself, and not within the noise of larger things.
     for (const auto* side : {&gone, &fresh}) {
       for (const Change& each : *side) {
-        if (each.partner == kNone && !is_part_of_others(read, each, side == &fresh)) return false;
-        const uint32_t f = each.partner != kNone ? as_[each.function] : each.caller == kNone ? kNone : as_[each.caller];
+        const bool is_pair = each.partner != kNone;
+        if (!is_pair && !is_part_of_others(read, each, side == &fresh)) return false;
+        const uint32_t f = is_pair ? as_[each.function] : each.caller == kNone ? kNone : as_[each.caller];
         if (f == kNone) continue;
-        const bool is_alone = each.partner == kNone;
-        if (is_alone && std::abs(read.own_after[f] - read.own_before[f]) > kOfSize * each.share) return false;
+        const double chance = is_pair ? noise(read.own_before[f], read.own_after[f]) : 0;
+        const double own = std::abs(read.own_after[f] - read.own_before[f]);
+        if (own > std::max(kOfSize * each.share, chance)) return false;
+        if (is_pair && !stayed(read.before[f], read.after[f])) return false;
       }
     }
     return true;
@@ -269,6 +272,8 @@ class ShiftSearch {
     if (!comparable(plain.before[main->function], plain.after[main->function])) return std::nullopt;
     const bool was_there = main == (gone.empty() ? nullptr : &gone.front());
     CostShift shift;
+    shift.certain = std::ranges::all_of(
+        gone, [&](const Change& old) { return old.partner == kNone || close(old.share, plain.after[old.partner]); });
     shift.under = id(main->caller);
     if (main->partner != kNone) {
       shift.kind = CostShift::Kind::kRenamed;
@@ -354,13 +359,18 @@ class ShiftSearch {
     const Move move = largest_move();
     const double size = move.size();
     if (move.what == kNone || size < options_.min_change_share / 2) return std::nullopt;
-    // Of a whole move there is no noise but its own.
-    const double most = move.is_whole() ? size : kOfSize * size;
-    if (!same(-move.lost.change(), move.gained.change(), most)) return std::nullopt;
-    if (!same(plain.before[move.what], plain.after[move.what], most) || !explains_all(plain, move)) return std::nullopt;
+    const double lost = -move.lost.change();
+    const double gained = move.gained.change();
+    const double before = plain.before[move.what];
+    const double after = plain.after[move.what];
+    const auto stays = [&](double x, double y) {
+      return move.is_whole() ? stayed(x, y) : same(x, y) && std::abs(y - x) <= kOfSize * size;
+    };
+    if (!stays(lost, gained) || !stays(before, after) || !explains_all(plain, move)) return std::nullopt;
     if (move.is_whole() ? !comparable(size, size) : !is_more_than_made_room(plain, move)) return std::nullopt;
-    return CostShift{CostShift::Kind::kMoved, id(move.lost.caller), id(move.gained.caller), std::nullopt,
-                     id(move.what)};
+    return CostShift{CostShift::Kind::kMoved, id(move.lost.caller),
+                     id(move.gained.caller),  std::nullopt,
+                     id(move.what),           close(lost, gained) && close(before, after)};
   }
 
   /// A part of its calls went: when one caller grows the others lose too.

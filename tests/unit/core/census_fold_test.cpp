@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <random>
+
 namespace stackwatch {
 namespace {
 
@@ -102,6 +106,35 @@ TEST(CensusMemory, TheOrderOfThreadsIsFree) {
   OneProcess one(10);
   one.census({{10, 12, 3}, {10, 10, 1}, {10, 11, 2}});
   EXPECT_EQ(one.census({{10, 11, 20}, {10, 12, 30}, {10, 10, 10}}).run_queue_ns, 60U);
+}
+
+// Threads of many processes, whose ids lie among those of younger ones.
+TEST(CensusMemory, TheOrderOfManyThreadsIsFree) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 50; ++round) {
+    CensusMemory memory;
+    std::vector<ProcessSample> samples;
+    Waits waits;
+    int32_t tid = 100;
+    for (int i = 0; i < 20; ++i) {
+      samples.push_back(process(tid));
+      waits.push_back({tid, tid, 5});
+      tid += 10;
+    }
+    for (int i = 0; i < 60; ++i) {
+      const int32_t tgid = 100 + 10 * static_cast<int32_t>(random() % 20);
+      waits.push_back({tgid, tgid + 1 + 7 * i, 5});
+    }
+    std::ranges::shuffle(waits, random);
+    Waits later = waits;
+    memory.correct(samples, waits);
+    std::map<int32_t, uint64_t> expected;
+    for (auto& wait : later) expected[wait.tgid] += wait.run_queue_ns += random() % 1000;
+    if (round % 2 == 0) std::ranges::sort(later, {}, &CensusMemory::ThreadWait::tid);
+    if (round % 3 == 0) std::ranges::shuffle(later, random);
+    memory.correct(samples, later);
+    for (const ProcessSample& sample : samples) EXPECT_EQ(sample.run_queue_ns, expected[sample.key.pid]);
+  }
 }
 
 TEST(CensusMemory, APidThatComesRoundIsAnotherProcess) {

@@ -4,7 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <limits>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
 
 #include "tests/fakes/proc_tree.h"
 
@@ -150,6 +155,42 @@ TEST_F(RuleBookTest, APidThatComesRoundIsAnotherProcess) {
   other.comm = "sh";
   EXPECT_EQ(book_.rule_of(other), nullptr);
   EXPECT_EQ(matching(), "redis");
+}
+
+// Against a plain comparison: processes come, go and change, and are looked up in order, in part and out of order.
+TEST_F(RuleBookTest, EverybodyHasTheirOwnRuleWhoeverComesAndGoes) {
+  std::mt19937 random(5);
+  std::map<int32_t, ProcessSample> alive;
+  uint64_t starts = 0;
+  const auto expected = [](const ProcessSample& sample, bool reloaded) {
+    return sample.comm == "redis" ? (reloaded ? "second" : "first") : sample.comm == "nginx" ? "other" : "";
+  };
+  book_.set_rules({named("first", "redis"), named("other", "nginx")});
+  for (int tick = 0; tick < 300; ++tick) {
+    for (int i = 0; i < 5; ++i) {
+      const auto pid = static_cast<int32_t>(random() % 60);
+      alive.erase(pid);
+      if (random() % 3 == 0) continue;
+      ProcessSample& sample = alive[pid] = sample_;
+      sample.key = {pid, ++starts * kStartTimeGranularityNs};
+      sample.comm = std::vector<std::string>{"redis", "nginx", "sh"}[random() % 3];
+    }
+    if (!alive.empty() && random() % 4 == 0) alive.begin()->second.comm = "nginx";
+    const bool reloaded = tick >= 150;
+    std::vector<ProcessSample> order;
+    for (const auto& [pid, sample] : alive) order.push_back(sample);
+    if (tick % 3 == 0) order.resize(order.size() / 2);  // between two ticks
+    if (tick % 5 == 0) std::ranges::shuffle(order, random);
+    if (tick == 150) book_.set_rules({named("second", "redis"), named("other", "nginx")});
+    if (tick % 3 == 0) {
+      for (const auto& [pid, sample] : alive) order.push_back(sample);
+    }
+    for (const ProcessSample& sample : order) {
+      const WatchRule* rule = book_.rule_of(sample);
+      ASSERT_EQ(rule == nullptr ? "" : rule->id, expected(sample, reloaded)) << tick;
+    }
+    book_.end_tick();
+  }
 }
 
 TEST_F(RuleBookTest, ThePidIsTheOneOfTheDaemonsNamespace) {
