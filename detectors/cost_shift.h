@@ -35,11 +35,11 @@ struct PastStacks {
 /// A *reading* of the two sets of counts is tried: functions that vanished and functions that appeared under the same
 /// caller with the same share are one function with two names; what vanished or appeared without such a partner is
 /// taken for a part of its caller (inlined, or no longer). If under that reading no function's inclusive share and no
-/// function's own share differs by what would be worth telling (or is beyond noise, 3.5 standard errors), it is a shift.
-/// What took part is held to more: it differs by at most half of its size, or by no more than its own noise. In the
-/// latter case the shift is not `certain`, and with more samples it may turn out to be a change.
-/// Else, where no function's own share has changed: a function is called by another one than before, and whatever else
-/// changed lies above it: moved.
+/// function's own share differs by what would be worth telling (or is beyond noise, 3.5 standard errors), it is a
+/// shift. What took part is held to more: it differs by at most half of its size, or by no more than its own noise. In
+/// the latter case the shift is not `certain`, and with more samples it may turn out to be a change. Else, where no
+/// function's own share has changed: a function is called by another one than before, and whatever else changed lies
+/// above it: moved.
 ///
 /// Shares add up to 1, so "the caller is unchanged" alone proves nothing near the root. Something must have stayed
 /// beside what changed: at least kReference of all samples. Where there is less, the CPU time tells: it must not have
