@@ -33,15 +33,6 @@ class ProcFacts final : public FactsProvider {
   Users& users_;
 };
 
-uint64_t facts_of(const ProcessSample& sample) {
-  uint64_t hash = std::hash<std::string_view>{}(sample.comm);
-  for (const uint64_t fact : {std::hash<std::string_view>{}(sample.cgroup), sample.exec.value, uint64_t{sample.uid}}) {
-    hash = (hash ^ fact) * 0x9e3779b97f4a7c15ULL;
-    hash ^= hash >> 32;
-  }
-  return hash;
-}
-
 }  // namespace
 
 std::optional<std::string> user_name_of(uint32_t uid) {
@@ -66,13 +57,18 @@ const WatchRule* RuleBook::find(const std::string& id) const {
 
 const WatchRule* RuleBook::rule_of(const ProcessSample& sample) {
   if (rules_.empty()) return nullptr;
-  const uint64_t facts = facts_of(sample);
+  const size_t cgroup = std::hash<std::string>{}(sample.cgroup);
   Verdict* verdict = verdict_on(sample.key);
   const bool is_new = verdict == nullptr;
-  if (is_new) verdict = &(fresh_[sample.key] = {.process = sample.key});
+  if (is_new) verdict = &fresh_[sample.key];
+  verdict->process = sample.key;
   verdict->seen = tick_;
-  if (is_new || verdict->facts != facts) {
-    verdict->facts = facts;
+  if (is_new || verdict->exec != sample.exec || verdict->uid != sample.uid || verdict->comm != sample.comm ||
+      verdict->cgroup != cgroup) {
+    verdict->exec = sample.exec;
+    verdict->uid = sample.uid;
+    verdict->comm = sample.comm;
+    verdict->cgroup = cgroup;
     verdict->rule = match(sample);
   }
   return verdict->rule;

@@ -34,7 +34,11 @@ class RuleBook {
  private:
   struct Verdict {
     ProcessKey process;
-    uint64_t facts = 0;  // a hash of what a rule may ask for and may change
+    // What a rule may ask for and may change. Of the path a hash: the one thing here that is not beside the rest.
+    std::string comm;
+    size_t cgroup = 0;
+    ExecId exec;
+    uint32_t uid = 0;
     const WatchRule* rule = nullptr;
     uint64_t seen = 0;
   };
