@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "detectors/wait_kind.h"
+
 namespace stackwatch {
 namespace {
 
@@ -126,19 +128,25 @@ class Attribution {
     }
   }
 
+  bool is_way_into_kernel(uint32_t f) const {
+    return options_.names != nullptr && stackwatch::is_way_into_kernel((*options_.names)[index_.function(f)].name);
+  }
+
   double average_depth(uint32_t f) const { return depth_[f].weight > 0 ? depth_[f].sum / depth_[f].weight : 0; }
 
   uint32_t deepest_of(uint32_t top) {
     relate(top);
     const double needed = options_.explains * std::abs(change(top));
     const double direction = change(top) > 0 ? 1 : -1;
-    uint32_t best = top;
+    std::optional<uint32_t> best;
+    std::optional<uint32_t> way;
     for (uint32_t f = 0; f < joint_.size(); ++f) {
       if (settled_[f] || !index_.is_real(f)) continue;
       if (joint_[f] < needed || change(f) * direction < needed) continue;
-      if (average_depth(f) > average_depth(best)) best = f;
+      auto& deepest = is_way_into_kernel(f) ? way : best;
+      if (!deepest || average_depth(f) > average_depth(*deepest)) deepest = f;
     }
-    return best;
+    return best ? *best : way.value_or(top);
   }
 
   uint32_t stack_of(uint32_t f) const {

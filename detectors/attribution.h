@@ -25,6 +25,8 @@ struct AttributionOptions {
   double explains = 0.8;  ///< part of the change that the named function must explain by itself
   double dispersion = 1;  ///< of the shares, for what is significant
   double min_change = 0;  ///< contributors are not smaller than this
+  const FunctionTable* names =
+      nullptr;  ///< of the index's functions; where given, ways into the kernel are the last choice
   std::optional<uint32_t> function =
       std::nullopt;  ///< the cause where it is settled already; the rest is brought up to date
 };
@@ -37,7 +39,8 @@ struct AttributionOptions {
 ///    all) do not count.
 /// 2. Among all functions that carry at least `explains` of this change, by themselves and together with the first one
 ///    on the same stacks, the one farthest from the root is named. Callers carry all of it but lie higher; helpers
-///    that lie deeper carry too little.
+///    that lie deeper carry too little. What every program calls to get into the kernel (pthread_mutex_lock, write,
+///    do_syscall_64) says nothing about who does: it is named where no other function explains as much.
 /// 3. The same, again and again, over what the cause does not explain gives the contributors.
 /// What the share of [other] may hide is no change: where it grew, a function may have lost as much to it, where it
 /// shrank, have gained as much from it. At least half of a change must be beyond that, and significant.

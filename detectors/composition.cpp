@@ -284,7 +284,8 @@ void CompositionDetector::look_for_change() {
 
 std::optional<Cause> CompositionDetector::cause_of(const StackCounts& before, const StackCounts& after,
                                                    double dispersion, std::optional<uint32_t> function) {
-  return find_cause(index_, before, after, {settings_.explains, dispersion, policy_.min_change_share / 2, function});
+  return find_cause(index_, before, after,
+                    {settings_.explains, dispersion, policy_.min_change_share / 2, functions_, function});
 }
 
 // What a predecessor left belongs to the mix before the first change.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "core/kernel_entry.h"
+
 namespace stackwatch {
 namespace {
 
@@ -88,11 +90,9 @@ constexpr std::array<std::string_view, 26> kPlumbing = {"futex_wait", "__futex_a
                                                         "msync",      "sync_file_range",
                                                         "syncfs",     "fallocate64"};
 
-constexpr std::string_view kKernelSuffix = "_[k]";
-
 /// Without the kernel's mark, what a compiler appended, a symbol version, and the C library's aliases.
 std::string_view base_name(std::string_view name) {
-  if (name.ends_with(kKernelSuffix)) name.remove_suffix(kKernelSuffix.size());
+  if (is_in_kernel(name)) name.remove_suffix(kKernelSuffix.size());
   return name.substr(0, std::min(name.find('.'), name.find('@')));
 }
 
@@ -103,6 +103,12 @@ bool is_one_of(const std::array<std::string_view, N>& names, std::string_view na
     if (name.starts_with(prefix) && std::ranges::find(names, name.substr(prefix.size())) != names.end()) return true;
   }
   return false;
+}
+
+/// What a C library calls a lock, a wait, or a call of the system.
+bool is_library_wait(std::string_view name) {
+  const std::string_view base = base_name(name);
+  return is_one_of(kIdle, base) || is_one_of(kWork, base) || is_one_of(kPlumbing, base);
 }
 
 }  // namespace
@@ -117,10 +123,10 @@ WaitKind wait_kind(std::span<const FunctionId> root_first, const FunctionTable& 
   return WaitKind::kUnknown;
 }
 
-bool is_wait_primitive(std::string_view name) {
-  if (name.ends_with(kKernelSuffix)) return true;
-  const std::string_view base = base_name(name);
-  return is_one_of(kIdle, base) || is_one_of(kWork, base) || is_one_of(kPlumbing, base);
+bool is_wait_primitive(std::string_view name) { return is_in_kernel(name) || is_library_wait(name); }
+
+bool is_way_into_kernel(std::string_view name) {
+  return is_in_kernel(name) ? is_kernel_entry(name) : is_library_wait(name);
 }
 
 }  // namespace stackwatch

@@ -2,11 +2,11 @@
 #include "daemon/alerting/causes.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <string>
 #include <string_view>
 
+#include "core/kernel_entry.h"
 namespace stackwatch {
 namespace {
 
@@ -16,32 +16,6 @@ constexpr size_t kMaxContributors = 16;
 constexpr size_t kMaxStackFrames = 256;
 /// Two shares that mirror each other are never exactly as large; below this the one that grew is told.
 constexpr double kMuchLarger = 1.25;
-/// By what a program gets into the kernel on x86 and arm64, on Linux 5.10 to 7.2: how the names begin. How many of them
-/// there are differs: el0t_64_sync, el0t_64_sync_handler, el0_svc, do_el0_svc, invoke_syscall on arm64, two or three on
-/// x86.
-constexpr std::array<std::string_view, 23> kKernelEntries{"entry_",
-                                                          "do_syscall_64",
-                                                          "asm_int80_",
-                                                          "int80_emulation",
-                                                          "do_int80_",
-                                                          "do_fast_syscall_32",
-                                                          "__do_fast_syscall_32",
-                                                          "x64_sys_call",
-                                                          "ia32_sys_call",
-                                                          "asm_exc_",
-                                                          "exc_",
-                                                          "asm_sysvec_",
-                                                          "sysvec_",
-                                                          "asm_common_interrupt",
-                                                          "common_interrupt",
-                                                          "ret_from_fork",
-                                                          "el0t_",
-                                                          "el0_",
-                                                          "el1h_",
-                                                          "el1_",
-                                                          "do_el0_svc",
-                                                          "invoke_syscall",
-                                                          "do_mem_abort"};
 /// Where no such name is known: an entry and who looks up what it is about.
 constexpr std::ptrdiff_t kUnknownEntries = 2;
 /// From the start of the daemon to the first counts of a process whose alert stands, and some ticks for the estimate.
@@ -132,23 +106,18 @@ bool may_be_one_resource(const Alert& a, const Alert& b) {
   return of_a == of_b || of_a == Resource::kFaults || of_b == Resource::kFaults;
 }
 
-bool in_kernel(std::string_view frame) { return frame.ends_with("_[k]"); }
-
 /// Whether a stack ends deeper in the kernel than where the program entered it, and than the first function behind,
 /// which says what the program asks for.
 bool is_deep_in_kernel(std::span<const std::string> stack) {
-  const auto is_entry = [](std::string_view frame) {
-    return std::ranges::any_of(kKernelEntries, [&](std::string_view entry) { return frame.starts_with(entry); });
-  };
-  const auto first = std::ranges::find_if(stack, in_kernel);
-  const auto entries = std::find_if_not(first, stack.end(), is_entry) - first;
+  const auto first = std::ranges::find_if(stack, is_in_kernel);
+  const auto entries = std::find_if_not(first, stack.end(), is_kernel_entry) - first;
   return stack.end() - first > (entries > 0 ? entries : kUnknownEntries) + 1;
 }
 
 /// One kernel runs under all names: programs that know nothing of each other and change in the same function of it. Not
 /// where they wait: every wait ends in the kernel, whatever is waited for. Nor where they enter it.
 bool is_of_the_machine(const Alert& a, const Alert& b) {
-  return a.probe == ProbeKind::kOnCpu && a.frame == b.frame && in_kernel(a.frame) && is_deep_in_kernel(a.stack);
+  return a.probe == ProbeKind::kOnCpu && a.frame == b.frame && is_in_kernel(a.frame) && is_deep_in_kernel(a.stack);
 }
 
 /// Whether what began at `onset_s` began with the record's change. A detector that knows the past sees a change of

@@ -31,7 +31,7 @@ class Mix {
     StackCounts after;
     before.add(before_, index);
     after.add(after_, index);
-    const auto cause = find_cause(index, before, after, {});
+    const auto cause = find_cause(index, before, after, {.names = &functions_});
     if (!cause) return "";
     return cause->function ? functions_[index.function(*cause->function)].name : "a stack";
   }
@@ -71,6 +71,35 @@ TEST(Attribution, MoreThanOtherCanHideIsBlamed) {
 
 TEST(Attribution, WhoGrewWhileOtherGrewTooIsBlamed) {
   EXPECT_EQ(Mix().stack({"main", "hot"}, 0.1, 0.3).stack({"main", "rest"}, 0.9, 0.64).other(0, 0.06).blamed(), "hot");
+}
+
+// A lock that is held longer: as many system calls more as its caller has waits more, and some elsewhere.
+TEST(Attribution, WhoCallsTheKernelIsNamedAndNotItsEntry) {
+  const std::vector<std::string> lock{"main",
+                                      "update_row",
+                                      "pthread_mutex_lock",
+                                      "__lll_lock_wait",
+                                      "futex_wait",
+                                      "entry_SYSCALL_64_after_hwframe_[k]",
+                                      "do_syscall_64_[k]"};
+  const std::vector<std::string> read{"main", "load", "__libc_pread64", "entry_SYSCALL_64_after_hwframe_[k]",
+                                      "do_syscall_64_[k]"};
+  Mix mix;
+  mix.stack(lock, 0.08, 0.16).stack(read, 0.1, 0.11).stack({"main", "rest"}, 0.82, 0.73);
+  EXPECT_EQ(mix.blamed(), "update_row");
+}
+
+TEST(Attribution, AFunctionBehindTheKernelsEntryIsNamed) {
+  Mix mix;
+  mix.stack({"main", "load", "read", "do_syscall_64_[k]", "__x64_sys_read_[k]", "copy_to_user_[k]"}, 0.08, 0.16)
+      .stack({"main", "rest"}, 0.92, 0.84);
+  EXPECT_EQ(mix.blamed(), "copy_to_user_[k]");
+}
+
+TEST(Attribution, TheEntryIsNamedWhereNoCallerExplainsTheChange) {
+  Mix mix;
+  for (const char* caller : {"a", "b", "c", "d"}) mix.stack({"main", caller, "do_syscall_64_[k]"}, 0.05, 0.09);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.8, 0.64).blamed(), "do_syscall_64_[k]");
 }
 
 }  // namespace
