@@ -128,6 +128,11 @@ class Attribution {
     }
   }
 
+  // A program's own function may be called select; one of its own file, statically linked libraries too.
+  bool is_own(uint32_t way, uint32_t caller) const {
+    return (*options_.names)[index_.function(way)].object == (*options_.names)[index_.function(caller)].object;
+  }
+
   bool is_way_into_kernel(uint32_t f) const {
     return options_.names != nullptr && stackwatch::is_way_into_kernel((*options_.names)[index_.function(f)].name);
   }
@@ -146,7 +151,8 @@ class Attribution {
       auto& deepest = is_way_into_kernel(f) ? way : best;
       if (!deepest || average_depth(f) > average_depth(*deepest)) deepest = f;
     }
-    return best ? *best : way.value_or(top);
+    if (!way || !best) return best ? *best : way.value_or(top);
+    return is_own(*way, *best) && average_depth(*way) > average_depth(*best) ? *way : *best;
   }
 
   uint32_t stack_of(uint32_t f) const {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/kernel_entry.h"
+
 namespace stackwatch {
 namespace {
 
@@ -16,7 +18,7 @@ class Mix {
  public:
   Mix& stack(const std::vector<std::string>& frames, double before, double after) {
     std::vector<FunctionId> ids;
-    for (const std::string& name : frames) ids.push_back(functions_.intern("program", name));
+    for (const std::string& frame : frames) ids.push_back(function(frame));
     return add(stacks_.intern(ids), before, after);
   }
   Mix& other(double before, double after) { return add(StackTable::kOther, before, after); }
@@ -37,6 +39,13 @@ class Mix {
   }
 
  private:
+  // "file/name", or the program's own.
+  FunctionId function(const std::string& frame) {
+    const size_t slash = frame.find('/');
+    if (slash == std::string::npos) return functions_.intern(is_in_kernel(frame) ? "kernel" : "program", frame);
+    return functions_.intern(frame.substr(0, slash), frame.substr(slash + 1));
+  }
+
   Mix& add(StackId id, double before, double after) {
     before_.entries.push_back({id.value, static_cast<float>(before * kSamples)});
     after_.entries.push_back({id.value, static_cast<float>(after * kSamples)});
@@ -77,12 +86,12 @@ TEST(Attribution, WhoGrewWhileOtherGrewTooIsBlamed) {
 TEST(Attribution, WhoCallsTheKernelIsNamedAndNotItsEntry) {
   const std::vector<std::string> lock{"main",
                                       "update_row",
-                                      "pthread_mutex_lock",
-                                      "__lll_lock_wait",
-                                      "futex_wait",
+                                      "libc/pthread_mutex_lock",
+                                      "libc/__lll_lock_wait",
+                                      "libc/futex_wait",
                                       "entry_SYSCALL_64_after_hwframe_[k]",
                                       "do_syscall_64_[k]"};
-  const std::vector<std::string> read{"main", "load", "__libc_pread64", "entry_SYSCALL_64_after_hwframe_[k]",
+  const std::vector<std::string> read{"main", "load", "libc/__libc_pread64", "entry_SYSCALL_64_after_hwframe_[k]",
                                       "do_syscall_64_[k]"};
   Mix mix;
   mix.stack(lock, 0.08, 0.16).stack(read, 0.1, 0.11).stack({"main", "rest"}, 0.82, 0.73);
@@ -91,9 +100,15 @@ TEST(Attribution, WhoCallsTheKernelIsNamedAndNotItsEntry) {
 
 TEST(Attribution, AFunctionBehindTheKernelsEntryIsNamed) {
   Mix mix;
-  mix.stack({"main", "load", "read", "do_syscall_64_[k]", "__x64_sys_read_[k]", "copy_to_user_[k]"}, 0.08, 0.16)
+  mix.stack({"main", "load", "libc/read", "do_syscall_64_[k]", "__x64_sys_read_[k]", "copy_to_user_[k]"}, 0.08, 0.16)
       .stack({"main", "rest"}, 0.92, 0.84);
   EXPECT_EQ(mix.blamed(), "copy_to_user_[k]");
+}
+
+TEST(Attribution, AProgramsOwnFunctionMayBeCalledLikeACallOfTheSystem) {
+  Mix mix;
+  mix.stack({"main", "query", "select", "compare"}, 0.02, 0.03).stack({"main", "query", "select"}, 0.05, 0.15);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.93, 0.82).blamed(), "select");
 }
 
 TEST(Attribution, TheEntryIsNamedWhereNoCallerExplainsTheChange) {
