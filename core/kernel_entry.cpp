@@ -3,40 +3,43 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 namespace stackwatch {
 namespace {
 
-/// How the names begin.
-constexpr std::array<std::string_view, 23> kEntries{"entry_",
-                                                    "do_syscall_64",
-                                                    "asm_int80_",
-                                                    "int80_emulation",
-                                                    "do_int80_",
-                                                    "do_fast_syscall_32",
-                                                    "__do_fast_syscall_32",
-                                                    "x64_sys_call",
-                                                    "ia32_sys_call",
-                                                    "asm_exc_",
-                                                    "exc_",
-                                                    "asm_sysvec_",
-                                                    "sysvec_",
-                                                    "asm_common_interrupt",
-                                                    "common_interrupt",
-                                                    "ret_from_fork",
-                                                    "el0t_",
-                                                    "el0_",
-                                                    "el1h_",
-                                                    "el1_",
-                                                    "do_el0_svc",
-                                                    "invoke_syscall",
-                                                    "do_mem_abort"};
+// How the names begin. On arm64 system calls and faults come in at the same door.
+constexpr std::array<std::string_view, 12> kSystemCalls{
+    "entry_SYS",    "entry_INT80",   "do_syscall_64", "do_int80_", "do_fast_syscall_32", "__do_fast_syscall_32",
+    "x64_sys_call", "ia32_sys_call", "el0t_64_sync",  "el0_s",     "do_el0_svc",         "invoke_syscall"};
+constexpr std::array<std::string_view, 15> kOthers{"entry_",
+                                                   "asm_int80_",
+                                                   "int80_emulation",
+                                                   "asm_exc_",
+                                                   "exc_",
+                                                   "asm_sysvec_",
+                                                   "sysvec_",
+                                                   "asm_common_interrupt",
+                                                   "common_interrupt",
+                                                   "ret_from_fork",
+                                                   "el0t_",
+                                                   "el0_",
+                                                   "el1h_",
+                                                   "el1_",
+                                                   "do_mem_abort"};
+
+bool begins_with_one_of(std::string_view frame, std::span<const std::string_view> beginnings) {
+  return std::ranges::any_of(beginnings, [&](std::string_view beginning) { return frame.starts_with(beginning); });
+}
 
 }  // namespace
 
+bool is_system_call_entry(std::string_view frame) {
+  return is_in_kernel(frame) && begins_with_one_of(frame, kSystemCalls);
+}
+
 bool is_kernel_entry(std::string_view frame) {
-  return is_in_kernel(frame) &&
-         std::ranges::any_of(kEntries, [&](std::string_view entry) { return frame.starts_with(entry); });
+  return is_system_call_entry(frame) || (is_in_kernel(frame) && begins_with_one_of(frame, kOthers));
 }
 
 }  // namespace stackwatch

@@ -15,4 +15,7 @@ inline constexpr std::string_view kKernelSuffix = "_[k]";
 /// el0_svc, do_el0_svc, invoke_syscall on arm64, two or three on x86.
 [[nodiscard]] bool is_kernel_entry(std::string_view frame);
 
+/// Of these, those that the program itself asks to come in: no interrupt, no fault where it has a door of its own.
+[[nodiscard]] bool is_system_call_entry(std::string_view frame);
+
 }  // namespace stackwatch

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "detectors/wait_kind.h"
+#include "detectors/kernel_way.h"
 
 namespace stackwatch {
 namespace {
@@ -128,31 +128,39 @@ class Attribution {
     }
   }
 
-  // A program's own function may be called select; one of its own file, statically linked libraries too.
-  bool is_own(uint32_t way, uint32_t caller) const {
-    return (*options_.names)[index_.function(way)].object == (*options_.names)[index_.function(caller)].object;
-  }
-
-  bool is_way_into_kernel(uint32_t f) const {
-    return options_.names != nullptr && stackwatch::is_way_into_kernel((*options_.names)[index_.function(f)].name);
-  }
-
   double average_depth(uint32_t f) const { return depth_[f].weight > 0 ? depth_[f].sum / depth_[f].weight : 0; }
 
   uint32_t deepest_of(uint32_t top) {
     relate(top);
     const double needed = options_.explains * std::abs(change(top));
     const double direction = change(top) > 0 ? 1 : -1;
-    std::optional<uint32_t> best;
-    std::optional<uint32_t> way;
+    uint32_t best = top;
     for (uint32_t f = 0; f < joint_.size(); ++f) {
       if (settled_[f] || !index_.is_real(f)) continue;
       if (joint_[f] < needed || change(f) * direction < needed) continue;
-      auto& deepest = is_way_into_kernel(f) ? way : best;
-      if (!deepest || average_depth(f) > average_depth(*deepest)) deepest = f;
+      if (average_depth(f) > average_depth(best)) best = f;
     }
-    if (!way || !best) return best ? *best : way.value_or(top);
-    return is_own(*way, *best) && average_depth(*way) > average_depth(*best) ? *way : *best;
+    return caller_of(best, direction, needed).value_or(best);
+  }
+
+  // Whoever called a way into the kernel for as much of the change as is needed; nobody where that are several, or
+  // where `way` is none.
+  std::optional<uint32_t> caller_of(uint32_t way, double direction, double needed) {
+    if (options_.names == nullptr || !is_way_into_kernel((*options_.names)[index_.function(way)].name)) return {};
+    std::vector<double> called(settled_.size());
+    for (const uint32_t stack : stacks_) {
+      const auto frames = index_.table()[StackId{stack}];
+      const auto last = std::find(frames.rbegin(), frames.rend(), index_.function(way));
+      if (last == frames.rend()) continue;
+      const auto caller = who_went(frames, static_cast<size_t>(frames.rend() - last) - 1, *options_.names);
+      const auto number = caller ? index_.number_of(*caller) : std::nullopt;
+      if (number && *number < called.size()) called[*number] += stack_change(stack) * direction;
+    }
+    const auto most = std::max_element(called.begin(), called.end());
+    if (most == called.end() || *most < needed) return {};
+    const auto caller = static_cast<uint32_t>(most - called.begin());
+    if (settled_[caller] || change(caller) * direction < needed) return {};
+    return caller;
   }
 
   uint32_t stack_of(uint32_t f) const {

@@ -40,7 +40,8 @@ struct AttributionOptions {
 /// 2. Among all functions that carry at least `explains` of this change, by themselves and together with the first one
 ///    on the same stacks, the one farthest from the root is named. Callers carry all of it but lie higher; helpers
 ///    that lie deeper carry too little. What every program calls to get into the kernel (pthread_mutex_lock, write,
-///    do_syscall_64) says nothing about who does: it is named where no other function explains as much.
+///    do_syscall_64: kernel_way.h) says nothing about who does: where one function called it for as much of the change,
+///    and changed by as much, that is named.
 /// 3. The same, again and again, over what the cause does not explain gives the contributors.
 /// What the share of [other] may hide is no change: where it grew, a function may have lost as much to it, where it
 /// shrank, have gained as much from it. At least half of a change must be beyond that, and significant.

@@ -57,7 +57,7 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
 
   ++ticks_;
   window_.push(tick_);
-  functions_ = delta.functions;
+  if (delta.functions != nullptr) functions_ = delta.functions;
   if (functions_ != nullptr) learn_names(tick_, *functions_);
   admit(tick_);
   if (is_starting_up(tick_)) return std::nullopt;
@@ -94,9 +94,9 @@ void CompositionDetector::start_over() {
   baseline_ = {};
   dispersion_ = {};
   unclaimed_.clear();
-  stack_names_.clear();
+  seen_stacks_.clear();
   unknown_stacks_.clear();
-  function_names_.clear();
+  named_functions_ = 0;
   start_up_s_.reset();
   inherited_ = follows_each_ = false;
   window_.clear();

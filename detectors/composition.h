@@ -145,6 +145,9 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] std::optional<Item> find_item(const ShareHeritage::Standing& change) const;
   [[nodiscard]] Cause cause_at(Item item, const StackCounts& after);
   [[nodiscard]] std::vector<float> since(Item item) const;
+  // Of what has been seen: kept nowhere, since they are asked for once in minutes and would be 7 kB.
+  [[nodiscard]] uint64_t stack_name(uint32_t stack) const;
+  [[nodiscard]] uint64_t function_name(uint32_t f) const;
   [[nodiscard]] std::vector<uint64_t> function_keys() const;  // by number in index_
   [[nodiscard]] std::vector<uint64_t> frame_keys(uint32_t stack, const std::vector<uint64_t>& keys) const;
   [[nodiscard]] PastStacks past_stacks(const FunctionTable* functions) const;
@@ -225,9 +228,9 @@ class CompositionDetector final : public Detector {
   std::vector<ShareHeritage::Standing> inherited_changes_;  // that stood when a predecessor was saved; until the end of
                                                             // the start-up
   const FunctionTable* functions_ = nullptr;                // of the last tick
-  std::vector<uint64_t> stack_names_;                       // by stack; 0: not seen yet
+  std::vector<bool> seen_stacks_;                           // by stack
   std::vector<bool> unknown_stacks_;                        // by stack: is_unknown()
-  std::vector<uint64_t> function_names_;                    // by number in index_
+  uint32_t named_functions_ = 0;                            // of index_, that were seen
   std::optional<double> start_up_s_;  // what is left of the time in which a successor is not judged
   double settling_s_ = 0;             // time in which nothing was learned because stacks lacked their roots
   bool settled_ = false;

@@ -21,20 +21,20 @@ std::string CompositionDetector::save() const {
   const auto is_any = [](const std::vector<float>& counts) {
     return std::ranges::any_of(counts, [](float count) { return count > 0; });
   };
-  for (uint32_t stack = 0; stack < stack_names_.size(); ++stack) {
+  for (uint32_t stack = 0; stack < seen_stacks_.size(); ++stack) {
     auto later = since({stack, true});
-    if (stack_names_[stack] == 0 || (past.stack(stack) <= 0 && !is_any(later))) continue;
-    out.stacks.push_back({stack_names_[stack], past.stack(stack), frame_keys(stack, keys), std::move(later)});
+    if (!seen_stacks_[stack] || (past.stack(stack) <= 0 && !is_any(later))) continue;
+    out.stacks.push_back({stack_name(stack), past.stack(stack), frame_keys(stack, keys), std::move(later)});
   }
-  for (uint32_t f = 0; f < function_names_.size(); ++f) {
+  for (uint32_t f = 0; f < named_functions_; ++f) {
     auto later = since({f, false});
     if (past.function(f) <= 0 && !is_any(later)) continue;
-    out.functions.push_back({function_names_[f], past.function(f), std::move(later)});
+    out.functions.push_back({function_name(f), past.function(f), std::move(later)});
   }
   for (size_t i = 0; i < standing_.size(); ++i) {
     const Item item = item_of(standing_[i].cause);
     const StackCounts& mix = mix_after(i);
-    const uint64_t name = item.is_stack ? stack_names_[item.index] : keys[item.index];
+    const uint64_t name = item.is_stack ? stack_name(item.index) : keys[item.index];
     out.standing.push_back(
         {name, item.is_stack, standing_[i].dispersion, mix.total, mix.squares, mix.wall_s, mix.cpu_s});
   }
@@ -56,13 +56,19 @@ std::vector<float> CompositionDetector::since(Item item) const {
   return out;
 }
 
+uint64_t CompositionDetector::stack_name(uint32_t stack) const {
+  return name_of(index_.table()[StackId{stack}], *functions_);
+}
+
+uint64_t CompositionDetector::function_name(uint32_t f) const { return name_of(index_.function(f), *functions_); }
+
 std::vector<uint64_t> CompositionDetector::function_keys() const {
-  std::vector<uint32_t> order(function_names_.size());
+  std::vector<uint32_t> order(named_functions_);
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, std::greater{}, [&](uint32_t f) { return home().function(f); });
   FunctionKeys keys;
-  std::vector<uint64_t> out(function_names_.size());
-  for (const uint32_t f : order) out[f] = keys.next(function_names_[f]);
+  std::vector<uint64_t> out(named_functions_);
+  for (const uint32_t f : order) out[f] = keys.next(function_name(f));
   return out;
 }
 
@@ -105,10 +111,16 @@ bool CompositionDetector::lacks_names(const StackCounts& counts) const {
 }
 
 std::optional<CompositionDetector::Item> CompositionDetector::find_item(const ShareHeritage::Standing& change) const {
-  const std::vector<uint64_t> names = change.is_stack ? stack_names_ : function_keys();
-  const auto found = std::ranges::find(names, change.name);
-  if (found == names.end()) return std::nullopt;
-  return Item{static_cast<uint32_t>(found - names.begin()), change.is_stack};
+  if (change.is_stack) {
+    for (uint32_t stack = 0; stack < seen_stacks_.size(); ++stack) {
+      if (seen_stacks_[stack] && stack_name(stack) == change.name) return Item{stack, true};
+    }
+    return std::nullopt;
+  }
+  const std::vector<uint64_t> keys = function_keys();
+  const auto found = std::ranges::find(keys, change.name);
+  if (found == keys.end()) return std::nullopt;
+  return Item{static_cast<uint32_t>(found - keys.begin()), false};
 }
 
 // What the process has that a predecessor had: where one of the changes is in nothing that it does, all are found
@@ -148,7 +160,7 @@ Cause CompositionDetector::cause_at(Item item, const StackCounts& after) {
   cause.function = item.index;
   double most = -1;
   for (uint32_t stack = 0; stack < after.by_stack.size(); ++stack) {
-    if (stack_names_[stack] == 0 || after.stack(stack) <= most || !is_in(stack, item)) continue;
+    if (!seen_stacks_[stack] || after.stack(stack) <= most || !is_in(stack, item)) continue;
     most = after.stack(stack);
     cause.stack = stack;
   }
@@ -159,21 +171,24 @@ Cause CompositionDetector::cause_at(Item item, const StackCounts& after) {
 // latter at the end of the start-up where there is one.
 void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& functions) {
   for (const Tick::Entry& entry : tick.entries) {
-    grow_to(stack_names_, size_t{entry.stack} + 1);
-    if (stack_names_[entry.stack] != 0) continue;
+    if (entry.stack >= seen_stacks_.size()) {
+      seen_stacks_.resize(size_t{entry.stack} + 1);
+      unknown_stacks_.resize(seen_stacks_.size());
+    }
+    if (seen_stacks_[entry.stack]) continue;
+    seen_stacks_[entry.stack] = true;
     const auto frames = index_.table()[StackId{entry.stack}];
-    const uint64_t name = stack_names_[entry.stack] = name_of(frames, functions);
-    unknown_stacks_.resize(stack_names_.size());
     unknown_stacks_[entry.stack] = is_unknown(frames, functions);
     (void)index_.functions_of(entry.stack);
     grow_to(home().by_stack, size_t{entry.stack} + 1);
-    if (!start_up_s_) home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name).count);
+    if (start_up_s_) continue;
+    home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name_of(frames, functions)).count);
   }
   grow_to(home().by_function, index_.functions());
-  auto f = static_cast<uint32_t>(function_names_.size());
-  for (grow_to(function_names_, index_.functions()); f < index_.functions(); ++f) {
-    function_names_[f] = name_of(index_.function(f), functions);
-    if (!start_up_s_) home().by_function[f] += static_cast<float>(unclaimed_.claim_function(function_names_[f]).count);
+  for (; named_functions_ < index_.functions(); ++named_functions_) {
+    if (start_up_s_) continue;
+    const auto claim = unclaimed_.claim_function(name_of(index_.function(named_functions_), functions));
+    home().by_function[named_functions_] += static_cast<float>(claim.count);
   }
 }
 
@@ -190,19 +205,18 @@ void CompositionDetector::claim_heritage() {
   const auto changes = std::exchange(inherited_changes_, {});
   std::vector<StackCounts> mixes;
   for (const ShareHeritage::Standing& past : changes) {
-    mixes.push_back({std::vector<float>(stack_names_.size()), std::vector<float>(function_names_.size()), past.total,
+    mixes.push_back({std::vector<float>(seen_stacks_.size()), std::vector<float>(named_functions_), past.total,
                      past.squares, past.wall_s, past.cpu_s});
   }
-  const auto stacks = static_cast<uint32_t>(stack_names_.size());
+  const auto stacks = static_cast<uint32_t>(seen_stacks_.size());
   for (const uint32_t stack : by_count(stacks, [&](uint32_t i) { return seen.stack(i); })) {
-    if (stack_names_[stack] == 0) continue;
-    const auto claim = unclaimed_.claim_stack(stack_names_[stack]);
+    if (!seen_stacks_[stack]) continue;
+    const auto claim = unclaimed_.claim_stack(stack_name(stack));
     baseline_.by_stack[stack] += static_cast<float>(claim.count);
     for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_stack[stack] = claim.since[i];
   }
-  const auto functions = static_cast<uint32_t>(function_names_.size());
-  for (const uint32_t f : by_count(functions, [&](uint32_t i) { return seen.function(i); })) {
-    const auto claim = unclaimed_.claim_function(function_names_[f]);
+  for (const uint32_t f : by_count(named_functions_, [&](uint32_t i) { return seen.function(i); })) {
+    const auto claim = unclaimed_.claim_function(function_name(f));
     baseline_.by_function[f] += static_cast<float>(claim.count);
     for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_function[f] = claim.since[i];
   }

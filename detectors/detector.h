@@ -53,7 +53,7 @@ class Detector {
   /// Under which name that is kept: its own for each of several detectors of one name. Static storage.
   [[nodiscard]] virtual std::string_view heritage_name() const { return name(); }
   /// What it has learned, for a successor of the process: versioned and bounded bytes, empty where there is nothing
-  /// worth to be kept. May be called when the process and its tables are gone.
+  /// worth to be kept. The process may be gone; the tables of its last delta must not.
   [[nodiscard]] virtual std::string save() const { return {}; }
   /// Begins anew with what a predecessor had learned. An error where the bytes are not what save() gave (nothing has
   /// changed then), and where this detector keeps nothing.

@@ -125,8 +125,4 @@ WaitKind wait_kind(std::span<const FunctionId> root_first, const FunctionTable& 
 
 bool is_wait_primitive(std::string_view name) { return is_in_kernel(name) || is_library_wait(name); }
 
-bool is_way_into_kernel(std::string_view name) {
-  return is_in_kernel(name) ? is_kernel_entry(name) : is_library_wait(name);
-}
-
 }  // namespace stackwatch

@@ -24,8 +24,4 @@ enum class WaitKind : uint8_t {
 /// Whether a function only does the waiting, and so explains nothing: the kernel's own, and the C library's locks.
 [[nodiscard]] bool is_wait_primitive(std::string_view name);
 
-/// Whether a function is only on the way into the kernel, and so explains nothing on the CPU either where who calls it
-/// explains as much: the C library's calls and locks, and the kernel's entry, but no function behind that.
-[[nodiscard]] bool is_way_into_kernel(std::string_view name);
-
 }  // namespace stackwatch

@@ -212,12 +212,13 @@ void print_cost() {
   const double idle_s = run(processes, kWarmUp + kTicks, kTicks, 0);
   std::printf("| the same processes without counts | %.2f %% of a core |\n", idle_s / kTicks * 100);
   int at = kWarmUp + 2 * kTicks;
-  for (const size_t stack : {size_t{5}, size_t{200}}) {
+  for (const size_t stack : {size_t{5}, size_t{200}, size_t{100}, size_t{350}}) {
     for (Attached& process : processes) process.program->grow(stack);
     run(processes, at, kUntilFound, kSamples);
     at += kUntilFound;
-    std::printf("| memory while %.2f findings of `composition` stand | %.0f kB |\n",
-                findings_of(processes) / kProcesses, static_cast<double>(heap_bytes - before) / kProcesses / 1e3);
+    std::printf("| memory while %.2f findings of `composition` stand, with %.0f streams | %.0f kB |\n",
+                findings_of(processes) / kProcesses, static_cast<double>(streams_of(processes)) / kProcesses,
+                static_cast<double>(heap_bytes - before) / kProcesses / 1e3);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "core/kernel_entry.h"
+
 namespace stackwatch {
 namespace {
 

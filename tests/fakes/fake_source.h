@@ -4,10 +4,12 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/kernel_entry.h"
 #include "daemon/delta_source.h"
 
 namespace stackwatch {
@@ -15,7 +17,8 @@ namespace stackwatch {
 /// Deltas that a test makes up: processes that are sampled 100 times per second in functions whose numbers it says.
 class FakeSource final : public DeltaSource {
  public:
-  using Counts = std::map<std::string, int64_t>;  ///< samples per tick, by the function that main calls
+  /// Samples per tick, by the function that main calls; a folded stack where that calls others: "load;ksys_read_[k]".
+  using Counts = std::map<std::string, int64_t>;
 
   // What the test says: what each process does in every tick from now on.
   void does(const ProcessKey& process, Counts counts) { processes_[process].counts = std::move(counts); }
@@ -70,8 +73,12 @@ class FakeSource final : public DeltaSource {
     delta.stacks = process.stacks.get();
     delta.functions = &functions_;
     int64_t total = 0;
-    for (const auto& [name, samples] : process.counts) {
-      const std::vector frames = {functions_.intern("program", "main"), functions_.intern("program", name)};
+    for (const auto& [folded, samples] : process.counts) {
+      std::vector frames = {functions_.intern("program", "main")};
+      std::istringstream names(folded);
+      for (std::string name; std::getline(names, name, ';');) {
+        frames.push_back(functions_.intern(is_in_kernel(name) ? "[kernel]" : "program", name));
+      }
       delta.values.push_back({process.stacks->intern(frames), samples});
       total += samples;
     }

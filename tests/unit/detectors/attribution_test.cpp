@@ -105,6 +105,39 @@ TEST(Attribution, AFunctionBehindTheKernelsEntryIsNamed) {
   EXPECT_EQ(mix.blamed(), "copy_to_user_[k]");
 }
 
+TEST(Attribution, NoLoopAboveSeveralCallersIsNamedInsteadOfTheEntry) {
+  Mix mix;
+  for (const char* caller : {"a", "b", "c", "d"}) {
+    mix.stack({"main", "worker_loop", caller, "libc/write", "do_syscall_64_[k]"}, 0.025, 0.05);
+    mix.stack({"main", "worker_loop", caller}, 0.1, 0.1);
+  }
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.5, 0.4).blamed(), "do_syscall_64_[k]");
+}
+
+TEST(Attribution, WhoHasNoNameIsNotNamedInsteadOfTheEntry) {
+  Mix mix;
+  mix.stack({"main", "[app]", "libc/write", "do_syscall_64_[k]"}, 0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "do_syscall_64_[k]");
+}
+
+TEST(Attribution, AProgramsOwnFunctionThatCallsTheKernelIsNamedWhateverItsName) {
+  Mix mix;
+  mix.stack({"main", "query", "select", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"}, 0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "select");
+}
+
+TEST(Attribution, TheLocksOfAStaticallyLinkedLibraryAreNoCauseEither) {
+  Mix mix;
+  mix.stack({"main", "update_row", "pthread_mutex_unlock", "__lll_lock_wake", "do_syscall_64_[k]"}, 0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "update_row");
+}
+
+TEST(Attribution, AnInterruptHasNoCallerToBlame) {
+  Mix mix;
+  mix.stack({"main", "work", "asm_sysvec_apic_timer_interrupt_[k]"}, 0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "asm_sysvec_apic_timer_interrupt_[k]");
+}
+
 TEST(Attribution, AProgramsOwnFunctionMayBeCalledLikeACallOfTheSystem) {
   Mix mix;
   mix.stack({"main", "query", "select", "compare"}, 0.02, 0.03).stack({"main", "query", "select"}, 0.05, 0.15);
