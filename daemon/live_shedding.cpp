@@ -29,7 +29,7 @@ void LiveSource::watch_overhead(double time_s) {
   for (const ProcessKey& process : parts_.attachments.processes()) {
     const AttachReason* reason = parts_.attachments.reason(process);
     const WatchRule* rule = reason->rule.empty() ? nullptr : rules_.find(reason->rule);
-    const ProcessSample* sample = sample_of(process);
+    const ProcessSample* sample = processes_.find(process);
     if (rule == nullptr || sample == nullptr || std::ranges::none_of(rule->probes, counts_waits)) continue;
     guard_.observe(time_s, *sample);
   }

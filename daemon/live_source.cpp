@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "config/load.h"
@@ -12,6 +11,7 @@
 #include "config/rule.h"
 #include "config/text.h"
 #include "daemon/process_identity.h"
+#include "daemon/ranking_rows.h"
 
 namespace stackwatch {
 namespace {
@@ -69,7 +69,7 @@ Result<void> LiveSource::add_rule(const WatchRule& rule, std::optional<uint64_t>
   if (!process) return Failure(process.error());
   added_rules_.push_back(rule);
   set_rules();
-  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
+  for (const ProcessSample& sample : processes_.samples()) attach_by_rule(sample);
   if (*process && !is_focused(**process)) {
     added_rules_.pop_back();
     const std::string problem = attach_problem();
@@ -85,8 +85,8 @@ Result<std::optional<ProcessKey>> LiveSource::process_of(const WatchRule& rule,
   static constexpr const char* kWhat = "add a watch rule";
   if (!rule.pid) return std::optional<ProcessKey>();
   const std::string pid = std::to_string(*rule.pid);
-  const auto sample = std::ranges::find(samples_, *rule.pid, &ProcessSample::pid_in_ns);
-  if (sample == samples_.end()) {
+  const ProcessSample* sample = processes_.find_pid_in_ns(*rule.pid);
+  if (sample == nullptr) {
     return fail(kWhat, "the daemon sees no process " + pid,
                 start_time_ns ? "its pid namespace is not yours, or the process has ended" : "see stackwatch top");
   }
@@ -103,13 +103,13 @@ void LiveSource::drop_ended_rules() {
   const auto has_children = [this](const std::string& rule) {
     return std::ranges::any_of(parts_.attachments.processes(), [&](const ProcessKey& process) {
       const AttachReason* reason = parts_.attachments.reason(process);
-      return reason->kind == AttachReason::Kind::kChild && reason->rule == rule && sample_of(process) != nullptr;
+      return reason->kind == AttachReason::Kind::kChild && reason->rule == rule && processes_.find(process) != nullptr;
     });
   };
   const size_t before = added_rules_.size();
   std::erase_if(added_rules_, [&](const WatchRule& rule) {
     const auto process = rule_processes_.find(rule.id);
-    if (process == rule_processes_.end() || sample_of(process->second) != nullptr || has_children(rule.id))
+    if (process == rule_processes_.end() || processes_.find(process->second) != nullptr || has_children(rule.id))
       return false;
     rule_processes_.erase(process);
     return true;
@@ -149,7 +149,7 @@ Result<bool> LiveSource::attach_new() {
   end_exited();  // their places are free
   const size_t attached_before = parts_.attachments.size();
   full_problem_.clear();
-  for (const ProcessSample& sample : samples_) {
+  for (const ProcessSample& sample : processes_.samples()) {
     // A slice that gets nowhere, among very many processes, is not gone on with: the tick does it.
     if (clock_.monotonic_ns() - begun_ns > kAttachSliceNs) return parts_.attachments.size() > attached_before;
     attach_by_rule(sample);
@@ -161,11 +161,8 @@ Result<void> LiveSource::take_census() {
   const uint64_t begun_ns = clock_.monotonic_ns();
   auto samples = parts_.census.take();
   if (!samples) return Failure(samples.error());
-  samples_ = std::move(*samples);
-  last_parent_ = {};
+  processes_.set(std::move(*samples));
   census_ms_ = static_cast<double>(clock_.monotonic_ns() - begun_ns) * 1e-6;
-  tasks_ = 0;
-  for (const ProcessSample& sample : samples_) tasks_ += sample.threads;
   return {};
 }
 
@@ -173,7 +170,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   if (auto taken = take_census(); !taken) return Failure(taken.error());
   const uint64_t now_ns = clock_.monotonic_ns();
   end_exited();
-  std::erase_if(refused_, [this](const auto& entry) { return sample_of(entry.first) == nullptr; });
+  std::erase_if(refused_, [this](const auto& entry) { return processes_.find(entry.first) == nullptr; });
   read_paths();
   TickBatch batch;
   batch.replaced = replace_programs();
@@ -181,7 +178,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
     return Failure(collected.error());
   }
   for (const ProcessKey& process : parts_.attachments.processes()) {
-    if (const ProcessSample* sample = sample_of(process)) parts_.attachments.set_on_cpu(*sample);
+    if (const ProcessSample* sample = processes_.find(process)) parts_.attachments.set_on_cpu(*sample);
   }
   batch.time_s = static_cast<double>(now_ns) * 1e-9;
   Attachments::Ready ready = parts_.attachments.take();
@@ -193,7 +190,7 @@ Result<std::optional<TickBatch>> LiveSource::next() {
     for (const ProcessKey& process : *gone) board_.forget(process);
   }
 
-  ranker_.observe(batch.time_s, samples_);
+  ranker_.observe(batch.time_s, processes_.samples());
   full_problem_.clear();
   watch_overhead(batch.time_s);
   drop_surplus();
@@ -202,21 +199,21 @@ Result<std::optional<TickBatch>> LiveSource::next() {
   attach_again(batch.exits);
   drop_unwanted();
   drop_ended_rules();
-  batch.samples = samples_;
+  batch.samples = processes_.samples();
   batch.realtime_offset_ns = static_cast<int64_t>(clock_.realtime_ns() - clock_.monotonic_ns());
   return std::optional(std::move(batch));
 }
 
 void LiveSource::end_exited() {
   for (const ProcessKey& process : parts_.attachments.processes()) {
-    if (sample_of(process) == nullptr) parts_.attachments.end(process, true);
+    if (processes_.find(process) == nullptr) parts_.attachments.end(process, true);
   }
 }
 
 std::vector<ProcessKey> LiveSource::replace_programs() {
   std::vector<ProcessKey> replaced;
   for (const ProcessKey& process : parts_.attachments.processes()) {
-    const ProcessSample* sample = sample_of(process);
+    const ProcessSample* sample = processes_.find(process);
     if (sample == nullptr || parts_.attachments.exec(process) == sample->exec) continue;
     parts_.attachments.replace_program(identity_in_census(*sample), sample->exec);
     without_exe_.push_back(process);
@@ -231,7 +228,7 @@ void LiveSource::attach_adopted() {
     const AttachReason* parent = parts_.attachments.reason(child.parent);
     const ProbeOptions* options = parts_.attachments.options(child.parent);
     if (parent != nullptr && options != nullptr) {
-      const ProcessSample* sample = sample_of(child.process);
+      const ProcessSample* sample = processes_.find(child.process);
       const ProcessSample unseen = unseen_child(child);
       attach(sample != nullptr ? *sample : unseen,
              {child.process, parts_.attachments.probes(child.parent), *options, child_of(child.parent, *parent), true});
@@ -260,7 +257,7 @@ AttachReason LiveSource::child_of(const ProcessKey& parent, const AttachReason& 
 }
 
 void LiveSource::attach_wanted() {
-  for (const ProcessSample& sample : samples_) attach_by_rule(sample);
+  for (const ProcessSample& sample : processes_.samples()) attach_by_rule(sample);
   for (const ProcessKey& suspect : ranker_.suspects()) {
     if (!shedding_.suspects) break;
     const AttachReason* reason = parts_.attachments.contains(suspect) ? parts_.attachments.reason(suspect) : nullptr;
@@ -276,7 +273,7 @@ void LiveSource::attach_wanted() {
 }
 
 void LiveSource::attach_surveyed(const ProcessKey& process) {
-  const ProcessSample* sample = sample_of(process);
+  const ProcessSample* sample = processes_.find(process);
   if (sample == nullptr) return;
   attach(*sample, {process,
                    {ProbeKind::kOnCpu},
@@ -285,7 +282,7 @@ void LiveSource::attach_surveyed(const ProcessKey& process) {
 }
 
 void LiveSource::attach_suspect(const ProcessKey& suspect) {
-  const ProcessSample* sample = sample_of(suspect);
+  const ProcessSample* sample = processes_.find(suspect);
   if (sample == nullptr) return;
   const Ranked* ranked = ranker_.find(suspect);
   attach(*sample, {suspect,
@@ -297,7 +294,7 @@ void LiveSource::attach_suspect(const ProcessKey& suspect) {
 // Whoever a rule names is attached by it already. set_keep() keeps the others, as long as their alerts stand.
 void LiveSource::attach_again(std::vector<ProcessKey>& exits) {
   for (const ProcessKey& process : std::exchange(again_, {})) {
-    const ProcessSample* sample = sample_of(process);
+    const ProcessSample* sample = processes_.find(process);
     if (sample == nullptr) {
       exits.push_back(process);
     } else if (!is_focused(process)) {
@@ -329,7 +326,7 @@ void LiveSource::attach_by_rule(const ProcessSample& sample) {
     return;
   }
   if (now != nullptr && now->kind == AttachReason::Kind::kRule) return;  // drop_unwanted() decides
-  const ProcessSample* parent = parent_of(sample);
+  const ProcessSample* parent = processes_.parent_of(sample);
   if (parent == nullptr) return;
   const ProcessKey& key = parent->key;
   if (!parts_.attachments.contains(key)) return;
@@ -376,7 +373,7 @@ void LiveSource::attach(const ProcessSample& sample, AttachOrder order) {
 // wait, 160 ms on a busy machine, and this is the loop's thread.
 void LiveSource::read_paths() {
   for (const ProcessKey& process : std::exchange(without_exe_, {})) {
-    const ProcessSample* sample = sample_of(process);
+    const ProcessSample* sample = processes_.find(process);
     if (sample == nullptr || sample->pid_in_ns <= 0 || !parts_.attachments.contains(process)) continue;
     parts_.attachments.set_exe(process, parts_.procfs.exe(sample->pid_in_ns).value_or(""));
   }
@@ -429,7 +426,7 @@ void LiveSource::drop_unwanted() {
 
 bool LiveSource::is_wanted_by_rule(const ProcessKey& process) {
   const AttachReason& reason = *parts_.attachments.reason(process);
-  const ProcessSample* sample = sample_of(process);
+  const ProcessSample* sample = processes_.find(process);
   switch (reason.kind) {
     case AttachReason::Kind::kSuspect:
     case AttachReason::Kind::kSurvey:
@@ -447,35 +444,16 @@ bool LiveSource::is_wanted_by_rule(const ProcessKey& process) {
   return false;
 }
 
-const ProcessSample* LiveSource::sample_of(const ProcessKey& process) const {
-  const ProcessSample* found = sample_of_pid(process.pid);
-  return found != nullptr && found->key == process ? found : nullptr;
-}
-
-const ProcessSample* LiveSource::sample_of_pid(int32_t pid) const {
-  const auto found =
-      std::ranges::lower_bound(samples_, pid, {}, [](const ProcessSample& each) { return each.key.pid; });
-  return found != samples_.end() && found->key.pid == pid ? &*found : nullptr;
-}
-
-// Brothers follow each other.
-const ProcessSample* LiveSource::parent_of(const ProcessSample& sample) {
-  if (last_parent_.first != sample.parent_pid) last_parent_ = {sample.parent_pid, sample_of_pid(sample.parent_pid)};
-  return last_parent_.second;
-}
-
 ProcessIdentity LiveSource::identify(const ProcessKey& process) const {
   if (const ProcessIdentity* known = parts_.attachments.identity(process)) return *known;
-  if (const ProcessSample* sample = sample_of(process)) return identity_of(*sample, parts_.procfs);
+  if (const ProcessSample* sample = processes_.find(process)) return identity_of(*sample, parts_.procfs);
   ProcessIdentity unknown;
   unknown.key = process;
   unknown.pid_in_ns = process.pid;
   return unknown;
 }
 
-bool LiveSource::has_process(int32_t pid_in_ns) const {
-  return std::ranges::find(samples_, pid_in_ns, &ProcessSample::pid_in_ns) != samples_.end();
-}
+bool LiveSource::has_process(int32_t pid_in_ns) const { return processes_.find_pid_in_ns(pid_in_ns) != nullptr; }
 
 std::vector<UnusualStack> LiveSource::unusual_stacks(size_t limit) const {
   std::vector<UnusualStack> result;
@@ -497,46 +475,7 @@ Losses LiveSource::losses(const ProcessKey& process, ProbeKind probe) const {
 }
 
 Result<std::vector<RankingRow>> LiveSource::ranking(size_t limit, const std::string& by) const {
-  size_t metric = 0;
-  const bool by_score = by.empty() || by == "score";
-  while (!by_score && metric < kMetrics && to_string(static_cast<Metric>(metric)) != by) ++metric;
-  if (metric == kMetrics) {
-    return fail(ErrorKind::kUsage, "rank processes", "there is no metric \"" + by + "\"",
-                "one of score, on_cpu, run_queue, switches, faults, rss, io");
-  }
-  std::vector<const Ranked*> order;
-  for (const Ranked& ranked : ranker_.ranking()) order.push_back(&ranked);
-  constexpr size_t kMayHaveEnded = 64;  // since the last tick
-  const size_t wanted = std::min(order.size(), std::min(limit, order.size()) + kMayHaveEnded);
-  std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(wanted), {}, [&](const Ranked* each) {
-    return std::tuple(by_score ? 0 : -each->now[metric], -each->score, each->key);
-  });
-  order.resize(wanted);
-  std::vector<RankingRow> rows;
-  for (const Ranked* ranked : order) {
-    if (rows.size() >= limit) break;
-    if (const ProcessSample* sample = sample_of(ranked->key)) rows.push_back(row_of(*ranked, *sample));
-  }
-  return rows;
-}
-
-RankingRow LiveSource::row_of(const Ranked& ranked, const ProcessSample& sample) const {
-  const auto now = [&ranked](Metric metric) { return ranked.now[static_cast<size_t>(metric)]; };
-  RankingRow row;
-  row.process = identity_of(sample, parts_.procfs);
-  row.score = ranked.score;
-  row.suspect = ranked.suspect;
-  row.reason = ranked.reason();
-  row.on_cpu_cores = now(Metric::kOnCpu);
-  row.entitled_cores = ranked.entitled_cores;
-  row.run_queue_s = now(Metric::kRunQueue);
-  row.switches = now(Metric::kSwitches);
-  row.faults = now(Metric::kFaults);
-  row.io_bytes = now(Metric::kIo);
-  row.rss_bytes = sample.rss_bytes;
-  row.threads = sample.threads;
-  row.nice = sample.nice;
-  return row;
+  return ranking_rows(ranker_, processes_, parts_.procfs, limit, by);
 }
 
 }  // namespace stackwatch

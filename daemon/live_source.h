@@ -15,6 +15,7 @@
 #include "daemon/delta_source.h"
 #include "daemon/governor.h"
 #include "daemon/overhead_guard.h"
+#include "daemon/process_list.h"
 #include "daemon/procfs.h"
 #include "daemon/ranking.h"
 #include "daemon/rule_book.h"
@@ -75,8 +76,8 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] Result<std::vector<RankingRow>> ranking(size_t limit, const std::string& by) const;
   /// Stacks of the whole machine whose frequency is unusual against their own past, most unusual first.
   [[nodiscard]] std::vector<UnusualStack> unusual_stacks(size_t limit) const;
-  [[nodiscard]] size_t processes() const { return samples_.size(); }
-  [[nodiscard]] uint64_t tasks() const { return tasks_; }
+  [[nodiscard]] size_t processes() const { return processes_.size(); }
+  [[nodiscard]] uint64_t tasks() const { return processes_.tasks(); }
   [[nodiscard]] size_t suspects() const { return ranker_.suspects().size(); }
   [[nodiscard]] size_t surveyed() const { return survey_.size(); }
   [[nodiscard]] size_t rules() const { return rules_.rules().size(); }
@@ -113,11 +114,7 @@ class LiveSource final : public DeltaSource {
   [[nodiscard]] size_t places() const;
   [[nodiscard]] AttachOrder order_by_rule(const ProcessKey& process, const WatchRule& rule, AttachReason reason) const;
   void watch_overhead(double time_s);
-  [[nodiscard]] const ProcessSample* sample_of(const ProcessKey& process) const;
-  [[nodiscard]] const ProcessSample* sample_of_pid(int32_t pid) const;
-  [[nodiscard]] const ProcessSample* parent_of(const ProcessSample& sample);
   void read_paths();
-  [[nodiscard]] RankingRow row_of(const Ranked& ranked, const ProcessSample& sample) const;
 
   Parts parts_;
   const Clock& clock_;
@@ -126,9 +123,7 @@ class LiveSource final : public DeltaSource {
   StackBoard board_;
   RuleBook rules_;
   std::function<bool(const ProcessKey&)> keep_ = [](const ProcessKey&) { return false; };
-  std::vector<ProcessSample> samples_;  // by key
-  std::pair<int32_t, const ProcessSample*> last_parent_{};
-  uint64_t tasks_ = 0;
+  ProcessList processes_;
   double census_ms_ = 0;
   bool late_ = false;
   std::vector<WatchRule> configured_rules_;
