@@ -38,6 +38,10 @@ WARM_UP = 0.4
 FLAT_BYTES_PER_HOUR = 12e6
 FLAT_FDS_PER_HOUR = 4
 STATUS_S = 0.1
+# While the daemon's own control group is full to its limit: each page that somebody in it asks for waits until the kernel
+# has found another one to take back.
+STARVED_STATUS_S = 0.5
+STARVED_PHASE = "memory pressure"
 
 # systemd/message_ids.h
 FIRING = "9fc0a0ab93f14d3cb7f955ba7f7e61f4"
@@ -221,11 +225,17 @@ def report(daemon, observer, prober, alerts, status, code):
         mean_cpu < limits["cpu_percent"])
     row("watchdog", f"no gap of {harness.WATCHDOG_US / 1e6:g} s",
         f"fed {len(gaps) + 1} times, longest gap {max(gaps):.2f} s", max(gaps) < harness.WATCHDOG_US / 1e6)
-    worst, echo = max(prober.answers_s), max(prober.echoes_s)
-    row("status", f"within {1000 * STATUS_S:.0f} ms",
-        f"{len(prober.answers_s)} answers: median {1000 * harness.median(prober.answers_s):.1f} ms, 99.9 % "
-        f"{1000 * harness.quantile(prober.answers_s, 0.999):.0f} ms, worst {1000 * worst:.0f} ms (an echo server: "
-        f"{1000 * echo:.0f} ms); {prober.failed} without an answer", worst <= STATUS_S and prober.failed == 0)
+    starved = prober.phases.get(STARVED_PHASE, [])
+    others = [answer for phase, answers in prober.phases.items() if phase != STARVED_PHASE for answer in answers]
+    for what, answers, asked_s in (("status", others, STATUS_S),
+                                   (f"status under {STARVED_PHASE}", starved, STARVED_STATUS_S)):
+        worst = max(answers, default=0)
+        row(what, f"within {1000 * asked_s:.0f} ms",
+            f"{len(answers)} answers: median {1000 * harness.median(answers):.1f} ms, 99.9 % "
+            f"{1000 * harness.quantile(answers, 0.999):.0f} ms, worst {1000 * worst:.0f} ms",
+            worst <= asked_s)
+    row("no answer", "none", f"{prober.failed} (an echo server's worst: {1000 * max(prober.echoes_s):.0f} ms)",
+        prober.failed == 0)
     row("lost alerts", "none", f"{len(alerts['lost'])} of {alerts['shifts']} shifts not told, "
         f"{len(alerts['starved'])} more too small to tell, as the machine gave them too little CPU time; "
         f"{len(alerts['untold'])} alerts known to the daemon and not in the journal", not alerts["lost"] + alerts["untold"])
