@@ -6,11 +6,12 @@
 
 #include "cli/count_format.h"
 #include "cli/probe_table.h"
+#include "core/kernel_entry.h"
 
 namespace stackwatch {
 namespace {
 
-bool is_kernel(const Function& function) { return function.name.ends_with("_[k]"); }
+bool is_kernel(const Function& function) { return is_in_kernel(function.name); }
 
 /// Rounds values so that their sum is right to one unit as well: ten thousand waits of 40 us must not print as nothing.
 class Rounding {

@@ -40,6 +40,7 @@ struct Finding {
   std::string_view detector;  ///< name of the detector; static storage
   ProbeKind probe = ProbeKind::kOnCpu;
   std::optional<FunctionId> frame;        ///< the guilty function; none where the claim is about the whole process
+  bool calls_kernel = false;              ///< `frame` is named for the kernel's entry, which it called for the change
   std::optional<StackId> stack;           ///< the stack that changed most among those that contain `frame`
   double before = 0;                      ///< baseline value of the stream
   double after = 0;                       ///< its value since the onset

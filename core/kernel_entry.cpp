@@ -8,25 +8,30 @@
 namespace stackwatch {
 namespace {
 
-// How the names begin. On arm64 system calls and faults come in at the same door.
-constexpr std::array<std::string_view, 12> kSystemCalls{
-    "entry_SYS",    "entry_INT80",   "do_syscall_64", "do_int80_", "do_fast_syscall_32", "__do_fast_syscall_32",
-    "x64_sys_call", "ia32_sys_call", "el0t_64_sync",  "el0_s",     "do_el0_svc",         "invoke_syscall"};
-constexpr std::array<std::string_view, 15> kOthers{"entry_",
-                                                   "asm_int80_",
-                                                   "int80_emulation",
-                                                   "asm_exc_",
-                                                   "exc_",
-                                                   "asm_sysvec_",
-                                                   "sysvec_",
-                                                   "asm_common_interrupt",
-                                                   "common_interrupt",
-                                                   "ret_from_fork",
-                                                   "el0t_",
-                                                   "el0_",
-                                                   "el1h_",
-                                                   "el1_",
-                                                   "do_mem_abort"};
+// How the names begin. On arm64, and on x86 with FRED, system calls and faults come in at the same door.
+constexpr auto kSystemCalls = std::to_array<std::string_view>({"entry_SYS",
+                                                               "entry_INT80",
+                                                               "asm_int80_",
+                                                               "int80_emulation",
+                                                               "do_int80_",
+                                                               "do_syscall_64",
+                                                               "do_fast_syscall_32",
+                                                               "__do_fast_syscall_32",
+                                                               "x64_sys_call",
+                                                               "ia32_sys_call",
+                                                               "asm_fred_entrypoint_user",
+                                                               "asm_fred_exit_user",
+                                                               "fred_entry_from_user",
+                                                               "fred_other",
+                                                               "el0t_64_sync",
+                                                               "el0t_32_sync",
+                                                               "el0_svc",
+                                                               "el0_sync",
+                                                               "do_el0_svc",
+                                                               "invoke_syscall"});
+constexpr auto kOthers = std::to_array<std::string_view>(
+    {"entry_", "asm_exc_", "exc_", "asm_sysvec_", "sysvec_", "asm_common_interrupt", "common_interrupt", "asm_fred_",
+     "fred_", "ret_from_fork", "el0t_", "el0_", "el1h_", "el1_", "do_mem_abort"});
 
 bool begins_with_one_of(std::string_view frame, std::span<const std::string_view> beginnings) {
   return std::ranges::any_of(beginnings, [&](std::string_view beginning) { return frame.starts_with(beginning); });

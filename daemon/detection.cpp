@@ -36,18 +36,11 @@ int64_t local_time_of(const TickBatch& batch) {
   return local_seconds(*batch.realtime_offset_ns + static_cast<int64_t>(batch.time_s * 1e9));
 }
 
-/// What the kernel does under the name of a process that is throttled or crowded out, or no longer is. Of system calls
-/// the caller may be named: then the stack that changed most ends in the kernel.
+/// What the kernel does under the name of a process that is throttled or crowded out, or no longer is; or who is named
+/// for it, since the kernel's entry says nothing.
 bool is_price_of_waiting(const Finding& finding, const Starvation& starvation, const NamedDelta& delta) {
-  if (finding.probe != ProbeKind::kOnCpu || !finding.frame || delta.functions == nullptr || delta.stacks == nullptr) {
-    return false;
-  }
-  const auto in_kernel = [&](FunctionId function) { return is_in_kernel((*delta.functions)[function].name); };
-  const auto ends_in_kernel = [&](StackId id) {
-    const auto stack = (*delta.stacks)[id];
-    return !stack.empty() && in_kernel(stack.back());
-  };
-  return (in_kernel(*finding.frame) || (finding.stack && ends_in_kernel(*finding.stack))) &&
+  if (finding.probe != ProbeKind::kOnCpu || !finding.frame || delta.functions == nullptr) return false;
+  return (finding.calls_kernel || is_in_kernel((*delta.functions)[*finding.frame].name)) &&
          starvation.explains(finding.onset_s, delta.time_s);
 }
 

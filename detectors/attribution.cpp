@@ -37,13 +37,14 @@ class Attribution {
   std::optional<Cause> find() {
     const std::optional<uint32_t> top = options_.function ? options_.function : main_change();
     if (!top) return changed_stack();
-    const uint32_t cause = options_.function ? *top : deepest_of(*top);
+    const Named cause = options_.function ? Named{*top, false} : deepest_of(*top);
     Cause out;
-    out.function = cause;
-    out.before = before_.function_share(cause);
-    out.after = after_.function_share(cause);
-    out.stack = stack_of(cause);
-    settle_relatives(cause);
+    out.function = cause.function;
+    out.calls_kernel = cause.calls_kernel;
+    out.before = before_.function_share(cause.function);
+    out.after = after_.function_share(cause.function);
+    out.stack = stack_of(cause.function);
+    settle_relatives(cause.function);
     add_contributors(out);
     return out;
   }
@@ -130,7 +131,12 @@ class Attribution {
 
   double average_depth(uint32_t f) const { return depth_[f].weight > 0 ? depth_[f].sum / depth_[f].weight : 0; }
 
-  uint32_t deepest_of(uint32_t top) {
+  struct Named {
+    uint32_t function = 0;
+    bool calls_kernel = false;
+  };
+
+  Named deepest_of(uint32_t top) {
     relate(top);
     const double needed = options_.explains * std::abs(change(top));
     const double direction = change(top) > 0 ? 1 : -1;
@@ -140,7 +146,8 @@ class Attribution {
       if (joint_[f] < needed || change(f) * direction < needed) continue;
       if (average_depth(f) > average_depth(best)) best = f;
     }
-    return caller_of(best, direction, needed).value_or(best);
+    const auto caller = caller_of(best, direction, needed);
+    return {caller.value_or(best), caller && *caller != best};
   }
 
   // Whoever called a way into the kernel for as much of the change as is needed; nobody where that are several, or
@@ -199,7 +206,7 @@ class Attribution {
       const bool up = grown && (!shrunk || change(*grown) >= -change(*shrunk));
       const uint32_t top = up ? *grown : *shrunk;
       if (std::abs(change(top)) < smallest) break;
-      const uint32_t f = deepest_of(top);
+      const uint32_t f = deepest_of(top).function;
       cause.contributors.push_back({index_.function(f), before_.function_share(f), after_.function_share(f)});
       settled_[top] = true;
       settle_relatives(f);
@@ -218,7 +225,11 @@ class Attribution {
       if (certain(before_.stack(stack), after_.stack(stack))) best = stack;
     }
     if (!best) return std::nullopt;
-    return Cause{std::nullopt, *best, before_.stack_share(*best), after_.stack_share(*best), {}};
+    Cause out;
+    out.stack = *best;
+    out.before = before_.stack_share(*best);
+    out.after = after_.stack_share(*best);
+    return out;
   }
 
   struct Depth {

@@ -12,9 +12,10 @@ namespace stackwatch {
 /// Which function is to blame for a change of shares.
 struct Cause {
   std::optional<uint32_t>
-      function;        ///< index in the StackIndex; none where no function's share changed, only a stack's
-  uint32_t stack = 0;  ///< the stack that changed most in the cause's direction among those that contain it
-  double before = 0;   ///< shares: of the function, or of the stack where there is none
+      function;               ///< index in the StackIndex; none where no function's share changed, only a stack's
+  bool calls_kernel = false;  ///< `function` is named in the place of a way into the kernel
+  uint32_t stack = 0;         ///< the stack that changed most in the cause's direction among those that contain it
+  double before = 0;          ///< shares: of the function, or of the stack where there is none
   double after = 0;
   std::vector<Contributor> contributors;
 
@@ -26,7 +27,7 @@ struct AttributionOptions {
   double dispersion = 1;  ///< of the shares, for what is significant
   double min_change = 0;  ///< contributors are not smaller than this
   const FunctionTable* names =
-      nullptr;  ///< of the index's functions; where given, ways into the kernel are the last choice
+      nullptr;  ///< of the index's functions; where given, who called the kernel is named in place of the way there
   std::optional<uint32_t> function =
       std::nullopt;  ///< the cause where it is settled already; the rest is brought up to date
 };

@@ -58,7 +58,7 @@ std::optional<Finding> CompositionDetector::observe(const NamedDelta& delta) {
   ++ticks_;
   window_.push(tick_);
   if (delta.functions != nullptr) functions_ = delta.functions;
-  if (functions_ != nullptr) learn_names(tick_, *functions_);
+  if (functions_ != nullptr) note_seen(tick_, *functions_);
   admit(tick_);
   if (is_starting_up(tick_)) return std::nullopt;
   follow_changes(tick_);
@@ -96,7 +96,7 @@ void CompositionDetector::start_over() {
   unclaimed_.clear();
   seen_stacks_.clear();
   unknown_stacks_.clear();
-  named_functions_ = 0;
+  seen_functions_ = 0;
   start_up_s_.reset();
   inherited_ = follows_each_ = false;
   window_.clear();
@@ -274,9 +274,11 @@ void CompositionDetector::look_for_change() {
   const StackCounts since = sum_since(onset);
   change.onset_s = window_[onset].begin_s();
   change.cores = since.cores();
+  const bool calls_kernel = cause->calls_kernel;
   cause = cause_of(baseline_, since, change.dispersion, cause->function);
   if (!cause) return;
   change.cause = *std::move(cause);
+  change.cause.calls_kernel = calls_kernel;
   if (!worth_telling(change, 1)) return;
   tell_shift(change, baseline_, since, standing_.empty());
   accept(std::move(change), onset, since);

@@ -135,7 +135,7 @@ class CompositionDetector final : public Detector {
   };
 
   void start_over();
-  void learn_names(const Tick& tick, const FunctionTable& functions);
+  void note_seen(const Tick& tick, const FunctionTable& functions);
   [[nodiscard]] bool is_settling(const NamedDelta& delta);
   [[nodiscard]] bool is_starting_up(const Tick& tick);
   void claim_heritage();
@@ -145,7 +145,9 @@ class CompositionDetector final : public Detector {
   [[nodiscard]] std::optional<Item> find_item(const ShareHeritage::Standing& change) const;
   [[nodiscard]] Cause cause_at(Item item, const StackCounts& after);
   [[nodiscard]] std::vector<float> since(Item item) const;
-  // Of what has been seen: kept nowhere, since they are asked for once in minutes and would be 7 kB.
+  // Names of what has been seen. They are not kept, which would be 7 kB: asked for when a baseline is saved, and while
+  // a cost shift is looked for in what a predecessor left.
+  [[nodiscard]] std::vector<uint32_t> largest_stacks(const StackCounts& counts) const;
   [[nodiscard]] uint64_t stack_name(uint32_t stack) const;
   [[nodiscard]] uint64_t function_name(uint32_t f) const;
   [[nodiscard]] std::vector<uint64_t> function_keys() const;  // by number in index_
@@ -230,7 +232,7 @@ class CompositionDetector final : public Detector {
   const FunctionTable* functions_ = nullptr;                // of the last tick
   std::vector<bool> seen_stacks_;                           // by stack
   std::vector<bool> unknown_stacks_;                        // by stack: is_unknown()
-  uint32_t named_functions_ = 0;                            // of index_, that were seen
+  uint32_t seen_functions_ = 0;                             // of index_, that were seen
   std::optional<double> start_up_s_;  // what is left of the time in which a successor is not judged
   double settling_s_ = 0;             // time in which nothing was learned because stacks lacked their roots
   bool settled_ = false;

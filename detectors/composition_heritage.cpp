@@ -21,12 +21,12 @@ std::string CompositionDetector::save() const {
   const auto is_any = [](const std::vector<float>& counts) {
     return std::ranges::any_of(counts, [](float count) { return count > 0; });
   };
-  for (uint32_t stack = 0; stack < seen_stacks_.size(); ++stack) {
+  for (const uint32_t stack : largest_stacks(past)) {
     auto later = since({stack, true});
-    if (!seen_stacks_[stack] || (past.stack(stack) <= 0 && !is_any(later))) continue;
+    if (past.stack(stack) <= 0 && !is_any(later)) continue;
     out.stacks.push_back({stack_name(stack), past.stack(stack), frame_keys(stack, keys), std::move(later)});
   }
-  for (uint32_t f = 0; f < named_functions_; ++f) {
+  for (uint32_t f = 0; f < seen_functions_; ++f) {
     auto later = since({f, false});
     if (past.function(f) <= 0 && !is_any(later)) continue;
     out.functions.push_back({function_name(f), past.function(f), std::move(later)});
@@ -47,6 +47,19 @@ std::string CompositionDetector::save() const {
   return encode(out);
 }
 
+// A name is a hash of the names of all frames: of a large table only those are asked for that are kept.
+std::vector<uint32_t> CompositionDetector::largest_stacks(const StackCounts& counts) const {
+  std::vector<uint32_t> out;
+  for (uint32_t stack = 0; stack < seen_stacks_.size(); ++stack) {
+    if (seen_stacks_[stack]) out.push_back(stack);
+  }
+  if (out.size() <= ShareHeritage::kMaxEntries) return out;
+  const auto last = out.begin() + ShareHeritage::kMaxEntries;
+  std::ranges::nth_element(out, last, std::greater{}, [&](uint32_t stack) { return counts.stack(stack); });
+  out.erase(last, out.end());
+  return out;
+}
+
 std::vector<float> CompositionDetector::since(Item item) const {
   std::vector<float> out;
   for (size_t i = 0; i < standing_.size(); ++i) {
@@ -63,11 +76,11 @@ uint64_t CompositionDetector::stack_name(uint32_t stack) const {
 uint64_t CompositionDetector::function_name(uint32_t f) const { return name_of(index_.function(f), *functions_); }
 
 std::vector<uint64_t> CompositionDetector::function_keys() const {
-  std::vector<uint32_t> order(named_functions_);
+  std::vector<uint32_t> order(seen_functions_);
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, std::greater{}, [&](uint32_t f) { return home().function(f); });
   FunctionKeys keys;
-  std::vector<uint64_t> out(named_functions_);
+  std::vector<uint64_t> out(seen_functions_);
   for (const uint32_t f : order) out[f] = keys.next(function_name(f));
   return out;
 }
@@ -167,9 +180,9 @@ Cause CompositionDetector::cause_at(Item item, const StackCounts& after) {
   return cause;
 }
 
-// A stack or function that is seen for the first time gets its name, and what a predecessor had learned about it; the
-// latter at the end of the start-up where there is one.
-void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& functions) {
+// A stack or function that is seen for the first time gets what a predecessor had learned about it; at the end of the
+// start-up where there is one.
+void CompositionDetector::note_seen(const Tick& tick, const FunctionTable& functions) {
   for (const Tick::Entry& entry : tick.entries) {
     if (entry.stack >= seen_stacks_.size()) {
       seen_stacks_.resize(size_t{entry.stack} + 1);
@@ -185,10 +198,10 @@ void CompositionDetector::learn_names(const Tick& tick, const FunctionTable& fun
     home().by_stack[entry.stack] += static_cast<float>(unclaimed_.claim_stack(name_of(frames, functions)).count);
   }
   grow_to(home().by_function, index_.functions());
-  for (; named_functions_ < index_.functions(); ++named_functions_) {
+  for (; seen_functions_ < index_.functions(); ++seen_functions_) {
     if (start_up_s_) continue;
-    const auto claim = unclaimed_.claim_function(name_of(index_.function(named_functions_), functions));
-    home().by_function[named_functions_] += static_cast<float>(claim.count);
+    const auto claim = unclaimed_.claim_function(name_of(index_.function(seen_functions_), functions));
+    home().by_function[seen_functions_] += static_cast<float>(claim.count);
   }
 }
 
@@ -205,7 +218,7 @@ void CompositionDetector::claim_heritage() {
   const auto changes = std::exchange(inherited_changes_, {});
   std::vector<StackCounts> mixes;
   for (const ShareHeritage::Standing& past : changes) {
-    mixes.push_back({std::vector<float>(seen_stacks_.size()), std::vector<float>(named_functions_), past.total,
+    mixes.push_back({std::vector<float>(seen_stacks_.size()), std::vector<float>(seen_functions_), past.total,
                      past.squares, past.wall_s, past.cpu_s});
   }
   const auto stacks = static_cast<uint32_t>(seen_stacks_.size());
@@ -215,7 +228,7 @@ void CompositionDetector::claim_heritage() {
     baseline_.by_stack[stack] += static_cast<float>(claim.count);
     for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_stack[stack] = claim.since[i];
   }
-  for (const uint32_t f : by_count(named_functions_, [&](uint32_t i) { return seen.function(i); })) {
+  for (const uint32_t f : by_count(seen_functions_, [&](uint32_t i) { return seen.function(i); })) {
     const auto claim = unclaimed_.claim_function(function_name(f));
     baseline_.by_function[f] += static_cast<float>(claim.count);
     for (size_t i = 0; i < claim.since.size(); ++i) mixes[i].by_function[f] = claim.since[i];

@@ -146,7 +146,9 @@ void CompositionDetector::refresh(size_t i) {
   tell_shift(change, change.before, after, i == 0);
   if (!change.cause.function) return;
   auto cause = cause_of(change.before, after, change.dispersion, change.cause.function);
-  if (cause) change.cause = *std::move(cause);
+  if (!cause) return;
+  cause->calls_kernel = change.cause.calls_kernel;
+  change.cause = *std::move(cause);
 }
 
 void CompositionDetector::weigh_return(Change& change, const Tick& tick) {
@@ -284,6 +286,7 @@ Finding CompositionDetector::report(const Change& change) const {
   } else {
     out.frame = index_.table()[StackId{cause.stack}].back();
   }
+  out.calls_kernel = cause.calls_kernel;
   out.stack = StackId{cause.stack};
   out.before = cause.before;
   out.after = cause.after;

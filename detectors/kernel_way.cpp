@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "core/kernel_entry.h"
 #include "detectors/wait_kind.h"
@@ -11,60 +12,171 @@ namespace stackwatch {
 namespace {
 
 // Beside those that wait (wait_kind.h), which are asked too.
-constexpr std::array<std::string_view, 40> kCalls{
-    "accept",   "accept4",  "access",   "bind",      "close",    "connect",     "epoll_ctl", "fcntl",
-    "fcntl64",  "fstat",    "fstat64",  "ftruncate", "futex",    "getdents64",  "ioctl",     "lseek",
-    "lseek64",  "lstat",    "madvise",  "mmap",      "mmap64",   "mprotect",    "munmap",    "openat",
-    "openat64", "recv",     "recvfrom", "recvmsg",   "recvmmsg", "sched_yield", "sem_post",  "sem_wait",
-    "send",     "sendfile", "sendmmsg", "sendmsg",   "sendto",   "shutdown",    "stat",      "unlink"};
-// How names begin that only the C library, or the Go runtime and its packages for system calls, give to functions.
-constexpr std::array<std::string_view, 13> kReserved{"__lll_",
-                                                     "lll_",
-                                                     "pthread_",
-                                                     "__pthread_",
-                                                     "___pthread_",
-                                                     "__GI_",
-                                                     "__libc_",
-                                                     "__futex_",
-                                                     "futex_",
-                                                     "__syscall",
-                                                     "syscall.",
-                                                     "runtime/internal/syscall.",
-                                                     "internal/runtime/syscall."};
+constexpr auto kCalls = std::to_array<std::string_view>({"access",
+                                                         "bind",
+                                                         "brk",
+                                                         "clock_gettime",
+                                                         "close",
+                                                         "connect",
+                                                         "epoll_ctl",
+                                                         "fcntl",
+                                                         "fcntl64",
+                                                         "fstat",
+                                                         "fstat64",
+                                                         "fstatat",
+                                                         "fstatat64",
+                                                         "ftruncate",
+                                                         "futex",
+                                                         "getdents64",
+                                                         "gettid",
+                                                         "gettimeofday",
+                                                         "ioctl",
+                                                         "lseek",
+                                                         "lseek64",
+                                                         "lstat",
+                                                         "madvise",
+                                                         "mmap",
+                                                         "mmap64",
+                                                         "mprotect",
+                                                         "mremap",
+                                                         "munmap",
+                                                         "openat",
+                                                         "openat64",
+                                                         "readlink",
+                                                         "recv",
+                                                         "recvfrom",
+                                                         "recvmsg",
+                                                         "recvmmsg",
+                                                         "sbrk",
+                                                         "sched_yield",
+                                                         "send",
+                                                         "sendfile",
+                                                         "sendmmsg",
+                                                         "sendmsg",
+                                                         "sendto",
+                                                         "setsockopt",
+                                                         "shutdown",
+                                                         "sigprocmask",
+                                                         "socket",
+                                                         "stat",
+                                                         "statx",
+                                                         "timerfd_settime",
+                                                         "unlink",
+                                                         "vdso_gettimeofday",
+                                                         "vdso_clock_gettime",
+                                                         "epoll_pwait2"});
+// How the names begin of what no program has functions of its own for: the C library's locks, waits and files, the
+// packages in which Go keeps its system calls.
+constexpr auto kReserved = std::to_array<std::string_view>({"__lll_",
+                                                            "lll_",
+                                                            "pthread_mutex_",
+                                                            "pthread_rwlock_",
+                                                            "pthread_cond_",
+                                                            "pthread_spin_",
+                                                            "pthread_barrier_",
+                                                            "__pthread_",
+                                                            "___pthread_",
+                                                            "sem_wait",
+                                                            "sem_post",
+                                                            "__new_sem_",
+                                                            "futex_wait",
+                                                            "futex_wake",
+                                                            "__futex_",
+                                                            "__syscall",
+                                                            "syscall.",
+                                                            "runtime/internal/syscall.",
+                                                            "internal/runtime/syscall.",
+                                                            "internal/syscall/",
+                                                            "internal/poll.",
+                                                            "golang.org/x/sys/unix."});
+// Of Go's runtime, which does much more than that: those that wait and wake.
+constexpr auto kGo = std::to_array<std::string_view>(
+    {"runtime.futex", "runtime.futexsleep", "runtime.futexwakeup", "runtime.notesleep", "runtime.notetsleep",
+     "runtime.notewakeup", "runtime.epollwait", "runtime.netpoll", "runtime.usleep", "runtime.osyield",
+     "runtime.semacquire1", "runtime.semrelease1", "runtime.lock2", "runtime.unlock2", "runtime.madvise",
+     "sync.(*Mutex).lockSlow", "sync.(*Mutex).unlockSlow"});
+// One for each system call, and the C of those that programs wait with.
+constexpr auto kStubs = std::to_array<std::string_view>(
+    {"__x64_sys_", "__ia32_sys_", "__arm64_sys_", "__se_sys_", "__do_sys_", "do_futex"});
+constexpr auto kLibraryFiles =
+    std::to_array<std::string_view>({"[libc.so", "[libc-2.", "[libpthread", "[ld-musl", "[ld-linux", "[vdso"});
+// Of the C library, at the root of each thread's stack.
+constexpr auto kRoots =
+    std::to_array<std::string_view>({"__libc_start_main", "__libc_start_call_main", "start_thread", "clone", "clone3"});
 
-bool is_reserved(std::string_view name) {
-  return std::ranges::any_of(kReserved, [&](std::string_view beginning) { return name.starts_with(beginning); });
+bool begins_with_one_of(std::string_view name, std::span<const std::string_view> beginnings) {
+  return std::ranges::any_of(beginnings, [&](std::string_view beginning) { return name.starts_with(beginning); });
 }
 
-std::string_view without_prefix(std::string_view name) {
-  for (const std::string_view prefix : {"__GI___", "__GI_", "__libc_", "__"}) {
-    if (name.starts_with(prefix)) return name.substr(prefix.size());
+/// Without a symbol version, and the C library's aliases and endings.
+std::string_view base_name(std::string_view name) {
+  name = name.substr(0, name.find('@'));
+  for (const std::string_view prefix : {"__GI___", "__GI_", "__libc_", "___", "__"}) {
+    if (!name.starts_with(prefix)) continue;
+    name.remove_prefix(prefix.size());
+    break;
   }
+  constexpr std::string_view kNoCancel = "_nocancel";
+  if (name.ends_with(kNoCancel)) name.remove_suffix(kNoCancel.size());
   return name;
+}
+
+bool is_reserved(std::string_view name) {
+  return begins_with_one_of(name, kReserved) || std::ranges::find(kGo, name) != kGo.end();
+}
+
+bool is_call(std::string_view name) {
+  const std::string_view base = base_name(name);
+  return is_wait_primitive(name) || is_wait_primitive(base) || std::ranges::find(kCalls, base) != kCalls.end();
+}
+
+/// The build id or path of the C library, where this stack shows it; else empty.
+std::string_view library_of(std::span<const FunctionId> root_first, const FunctionTable& functions) {
+  constexpr size_t kDeepestRoot = 4;  // clone3, start_thread; _start, __libc_start_main, __libc_start_call_main
+  for (const FunctionId id : root_first.first(std::min(root_first.size(), kDeepestRoot))) {
+    if (id.value >= functions.size()) break;
+    const Function& function = functions[id];
+    const std::string_view name = std::string_view(function.name).substr(0, function.name.find('@'));
+    if (std::ranges::find(kRoots, name) != kRoots.end()) return function.object;
+  }
+  return {};
+}
+
+/// "[file]" is anything in it, "[file]+0x1230" one function.
+bool is_named(std::string_view name) { return !name.starts_with('[') || name.find("+0x") != std::string_view::npos; }
+
+std::optional<FunctionId> nearest(std::span<const FunctionId> root_first, size_t at, const FunctionTable& functions,
+                                  std::string_view library) {
+  const auto is_entry = [&](size_t i) {
+    return i < root_first.size() && root_first[i].value < functions.size() &&
+           is_system_call_entry(functions[root_first[i]].name);
+  };
+  for (size_t i = at + 1; i > 0; --i) {
+    const FunctionId id = root_first[i - 1];
+    if (id.value >= functions.size()) return std::nullopt;
+    const Function& function = functions[id];
+    const bool is_of_library =
+        (!library.empty() && function.object == library) || begins_with_one_of(function.name, kLibraryFiles);
+    if (is_of_library || is_in_kernel(function.name) || is_reserved(function.name)) continue;
+    if (is_entry(i) && is_call(function.name)) continue;
+    if (!is_named(function.name)) return std::nullopt;
+    return id;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
 
 bool is_way_into_kernel(std::string_view name) {
-  if (is_in_kernel(name)) return is_system_call_entry(name);
-  const std::string_view base = without_prefix(name.substr(0, name.find('@')));
-  return is_wait_primitive(name) || is_reserved(name) || std::ranges::find(kCalls, base) != kCalls.end();
+  if (is_in_kernel(name)) return is_system_call_entry(name) || begins_with_one_of(name, kStubs);
+  return is_reserved(name) || is_call(name);
 }
 
+// In a program that is linked statically the library is the program.
 std::optional<FunctionId> who_went(std::span<const FunctionId> root_first, size_t at, const FunctionTable& functions) {
-  for (size_t i = at + 1; i > 0; --i) {
-    const FunctionId id = root_first[i - 1];
-    if (id.value >= functions.size()) return std::nullopt;
-    const Function& function = functions[id];
-    if (is_way_into_kernel(function.name)) continue;
-    if (function.name.starts_with('[')) return std::nullopt;
-    for (size_t j = at; j >= i; --j) {
-      const Function& way = functions[root_first[j]];
-      if (way.object == function.object && !is_reserved(way.name)) return root_first[j];
-    }
-    return id;
-  }
-  return std::nullopt;
+  const std::string_view library = library_of(root_first, functions);
+  const auto found = nearest(root_first, at, functions, library);
+  return found || library.empty() ? found : nearest(root_first, at, functions, {});
 }
 
 }  // namespace stackwatch

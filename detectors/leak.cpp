@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/kernel_entry.h"
 #include "detectors/evidence.h"
 #include "detectors/stack_counts.h"
 
@@ -23,7 +24,7 @@ constexpr std::array<std::string_view, 13> kAllocators = {
     "mmap",   "mmap64", "strdup",  "strndup",      "operator new", "operator new[]"};
 
 bool is_allocator(std::string_view name) {
-  if (name.ends_with("_[k]") || name.starts_with("std::") || name.starts_with("__gnu_cxx::")) return true;
+  if (is_in_kernel(name) || name.starts_with("std::") || name.starts_with("__gnu_cxx::")) return true;
   const size_t begin = name.find_first_not_of('_');
   if (begin == std::string_view::npos) return false;
   name = name.substr(begin);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/kernel_entry.h"
 #include "detectors/saved_bytes.h"
 
 namespace stackwatch {
@@ -137,7 +138,7 @@ bool is_unknown(std::span<const FunctionId> stack, const FunctionTable& function
   for (const FunctionId f : stack) {
     if (f.value >= functions.size()) continue;
     const std::string_view name = functions[f].name;
-    if (!name.ends_with("_[k]")) ++(name == "[unknown]" ? unknown : known);
+    if (!is_in_kernel(name)) ++(name == "[unknown]" ? unknown : known);
   }
   return unknown > known;
 }

@@ -105,12 +105,6 @@ bool is_one_of(const std::array<std::string_view, N>& names, std::string_view na
   return false;
 }
 
-/// What a C library calls a lock, a wait, or a call of the system.
-bool is_library_wait(std::string_view name) {
-  const std::string_view base = base_name(name);
-  return is_one_of(kIdle, base) || is_one_of(kWork, base) || is_one_of(kPlumbing, base);
-}
-
 }  // namespace
 
 WaitKind wait_kind(std::span<const FunctionId> root_first, const FunctionTable& functions) {
@@ -123,6 +117,9 @@ WaitKind wait_kind(std::span<const FunctionId> root_first, const FunctionTable& 
   return WaitKind::kUnknown;
 }
 
-bool is_wait_primitive(std::string_view name) { return is_in_kernel(name) || is_library_wait(name); }
+bool is_wait_primitive(std::string_view name) {
+  const std::string_view base = base_name(name);
+  return is_in_kernel(name) || is_one_of(kIdle, base) || is_one_of(kWork, base) || is_one_of(kPlumbing, base);
+}
 
 }  // namespace stackwatch

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "core/kernel_entry.h"
 #include "symbols/namer_impl.h"
 
 namespace stackwatch {
@@ -270,7 +271,7 @@ bool Namer::is_tracing(FunctionId frame) const {
   static constexpr std::array<std::string_view, 4> kOwn = {"bpf_prog_", "bpf_trace_run", "__bpf_trace_",
                                                            "__traceiter_"};
   const Function& function = functions_[frame];
-  return function.name.ends_with("_[k]") &&
+  return is_in_kernel(function.name) &&
          std::ranges::any_of(kOwn, [&](std::string_view begin) { return function.name.starts_with(begin); });
 }
 

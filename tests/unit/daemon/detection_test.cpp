@@ -196,6 +196,14 @@ TEST_F(WaitingTest, AProgramsOwnFunctionIsToldWhoeverWaits) {
   EXPECT_THAT(told(9000, 120), testing::Not(IsEmpty()));
 }
 
+TEST_F(WaitingTest, NorDoesAPartThatLiesInTheKernelHideIt) {
+  const std::string in_kernel = "load;entry_SYSCALL_64_after_hwframe_[k];copy_page_to_iter_[k]";
+  source_.does(kRedis, {{"parse", 80}, {"render", 5}, {"load;sort", 5}, {"load;merge", 5}, {in_kernel, 5}});
+  EXPECT_THAT(told(50, 120), IsEmpty());
+  source_.does(kRedis, {{"parse", 60}, {"render", 5}, {"load;sort", 11}, {"load;merge", 11}, {in_kernel, 13}});
+  EXPECT_THAT(told(9000, 120), testing::Contains("load"));
+}
+
 TEST_F(DetectionTest, ProbesOfOneProcessAreJudgedApart) {
   source_.does(kRedis, kUsual);
   const auto both = [&] {

@@ -39,11 +39,11 @@ class Mix {
   }
 
  private:
-  // "file/name", or the program's own.
+  // "libc/name", or the program's own.
   FunctionId function(const std::string& frame) {
-    const size_t slash = frame.find('/');
-    if (slash == std::string::npos) return functions_.intern(is_in_kernel(frame) ? "kernel" : "program", frame);
-    return functions_.intern(frame.substr(0, slash), frame.substr(slash + 1));
+    constexpr std::string_view kLibrary = "libc/";
+    if (frame.starts_with(kLibrary)) return functions_.intern("libc", frame.substr(kLibrary.size()));
+    return functions_.intern(is_in_kernel(frame) ? "kernel" : "program", frame);
   }
 
   Mix& add(StackId id, double before, double after) {
@@ -120,10 +120,77 @@ TEST(Attribution, WhoHasNoNameIsNotNamedInsteadOfTheEntry) {
   EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "do_syscall_64_[k]");
 }
 
+// Without debug symbols the C library has no names for its own.
+TEST(Attribution, ACLibraryWithoutItsSymbolsIsNoCauseEither) {
+  const std::vector<std::string> lock{"update_row", "libc/pthread_mutex_lock", "libc/[libc.so.6]+0x86100",
+                                      "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"};
+  for (const std::vector<std::string>& root :
+       {std::vector<std::string>{"libc/__libc_start_main", "main"}, {"libc/clone3", "libc/start_thread"}, {"main"}}) {
+    std::vector<std::string> stack = root;
+    stack.insert(stack.end(), lock.begin(), lock.end());
+    EXPECT_EQ(Mix().stack(stack, 0.1, 0.2).stack({"main", "rest"}, 0.9, 0.8).blamed(), "update_row");
+  }
+}
+
+TEST(Attribution, WhatTheCLibraryDoesOnTheWayIsNoCause) {
+  Mix mix;
+  mix.stack({"libc/__libc_start_main@@GLIBC_2.34", "main", "log_line", "libc/fprintf", "libc/_IO_file_write",
+             "libc/write", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"},
+            0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "log_line");
+}
+
+TEST(Attribution, WhatTheCLibraryComputesIsNamed) {
+  Mix mix;
+  mix.stack({"libc/__libc_start_main", "main", "render", "libc/__GI___qsort_r"}, 0.1, 0.3);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.7).blamed(), "__GI___qsort_r") << "that is work, and nobody's way";
+}
+
+// Of one lock some wait and some wake: what both have in common lies behind the entry and says as little.
+TEST(Attribution, TheStubOfASystemCallIsNoCause) {
+  std::vector<std::string> wait{
+      "main", "update_row", "libc/pthread_mutex_lock", "do_syscall_64_[k]", "__x64_sys_futex_[k]", "do_futex_[k]"};
+  std::vector<std::string> wake = wait;
+  wait.emplace_back("futex_wait_[k]");
+  wake.emplace_back("futex_wake_[k]");
+  Mix mix;
+  mix.stack(wait, 0.05, 0.1).stack(wake, 0.05, 0.1);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "update_row");
+}
+
+TEST(Attribution, WhoMakesGosRuntimeWaitIsNamed) {
+  Mix lock;
+  lock.stack({"runtime.goexit", "main.serve", "sync.(*Mutex).lockSlow", "runtime.semrelease1", "runtime.futexwakeup",
+              "runtime.futex", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"},
+             0.1, 0.2);
+  EXPECT_EQ(lock.stack({"main.rest"}, 0.9, 0.8).blamed(), "main.serve");
+  Mix write;
+  write.stack({"runtime.goexit", "main.logLine", "internal/poll.(*FD).Write", "syscall.write", "syscall.Syscall",
+               "internal/runtime/syscall.Syscall6", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"},
+              0.1, 0.2);
+  EXPECT_EQ(write.stack({"main.rest"}, 0.9, 0.8).blamed(), "main.logLine");
+}
+
+TEST(Attribution, AFunctionWithoutANameOfItsOwnIsStillOne) {
+  Mix mix;
+  mix.stack({"main", "[app]+0x1230", "libc/write", "do_syscall_64_[k]"}, 0.1, 0.2);
+  EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "[app]+0x1230");
+}
+
 TEST(Attribution, AProgramsOwnFunctionThatCallsTheKernelIsNamedWhateverItsName) {
   Mix mix;
-  mix.stack({"main", "query", "select", "entry_SYSCALL_64_after_hwframe_[k]", "do_syscall_64_[k]"}, 0.1, 0.2);
+  mix.stack({"libc/__libc_start_main", "main", "query", "select", "libc/read", "entry_SYSCALL_64_after_hwframe_[k]",
+             "do_syscall_64_[k]"},
+            0.1, 0.2);
   EXPECT_EQ(mix.stack({"main", "rest"}, 0.9, 0.8).blamed(), "select");
+}
+
+TEST(Attribution, ACallOfAStaticallyLinkedLibraryIsNoCause) {
+  Mix mix;
+  mix.stack({"__libc_start_main", "main", "log_line", "__write_nocancel", "entry_SYSCALL_64_after_hwframe_[k]",
+             "do_syscall_64_[k]"},
+            0.1, 0.2);
+  EXPECT_EQ(mix.stack({"__libc_start_main", "main", "rest"}, 0.9, 0.8).blamed(), "log_line");
 }
 
 TEST(Attribution, TheLocksOfAStaticallyLinkedLibraryAreNoCauseEither) {
