@@ -176,7 +176,7 @@ class BpfCensus final : public Census {
   CgroupReader read_cgroup_;
   std::unique_ptr<census_bpf, SkeletonDeleter> skeleton_;
   BpfLink link_;
-  std::vector<char> buffer_ = std::vector<char>(64 * 1024);
+  std::vector<char> buffer_ = std::vector<char>(size_t{64} * 1024);
   std::vector<ProcessSample> samples_;
   std::vector<abi::census_thread> threads_;
   std::vector<CensusMemory::ThreadWait> waits_;

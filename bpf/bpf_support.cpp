@@ -68,8 +68,7 @@ Failure fail_bpf(std::string what, int error_number, const LibbpfMessages& messa
   if (const std::string words = messages.last(); !words.empty()) why += "; " + words;
   // The verifier says EACCES too; that the privileges suffice was checked before anything was loaded.
   const bool denied = number == EPERM;
-  const bool missing =
-      number == EACCES || number == ENOTSUP || number == EOPNOTSUPP || number == ESRCH || number == EINVAL;
+  const bool missing = number == EACCES || number == ENOTSUP || number == ESRCH || number == EINVAL;
   return fail(denied || missing ? ErrorKind::kUnsupported : ErrorKind::kFailed, std::move(what), std::move(why),
               denied ? kPrivilegeHint : "this kernel does not take the program");
 }

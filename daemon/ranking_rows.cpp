@@ -24,7 +24,7 @@ RankingRow row_of(const Ranked& ranked, const ProcessSample& sample, const Procf
   row.io_bytes = now(Metric::kIo);
   row.rss_bytes = sample.rss_bytes;
   row.threads = sample.threads;
-  row.nice = sample.nice;
+  row.nice = sample.nice;  // NOLINT(bugprone-signed-char-misuse): a number, and no character
   return row;
 }
 

@@ -217,6 +217,7 @@ void CompositionDetector::claim_heritage() {
   };
   const auto changes = std::exchange(inherited_changes_, {});
   std::vector<StackCounts> mixes;
+  mixes.reserve(changes.size());
   for (const ShareHeritage::Standing& past : changes) {
     mixes.push_back({std::vector<float>(seen_stacks_.size()), std::vector<float>(seen_functions_), past.total,
                      past.squares, past.wall_s, past.cpu_s});
