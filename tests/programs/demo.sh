@@ -39,9 +39,11 @@ say "where its time goes (stackwatch stacks $workload)"
 "$bin/stackwatch" stacks "$workload" --format tree | head -n 30
 
 say "now it is the daemon's turn: the alert comes by itself, some 10 to 40 seconds after the shift"
+# Of what else changes on this machine the daemon tells as well.
 fired=
 for _ in $(seq 180); do
-  fired=$("$bin/stackwatch" alerts --state firing --json | tr ',' '\n' | sed -n 's/.*"id":"\([0-9a-f]*\)".*/\1/p' | head -n 1)
+  fired=$("$bin/stackwatch" alerts --state firing --json | sed 's/{"id":"/\n&/g' |
+    sed -n "/\"pid\":$workload,/s/^{\"id\":\"\([0-9a-f]*\)\".*/\1/p" | head -n 1)
   [ -z "$fired" ] || break
   sleep 1
 done
