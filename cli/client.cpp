@@ -130,7 +130,7 @@ Result<void> Client::send(std::string_view method, std::string_view parameters, 
     } else if (errno == EPIPE || errno == ECONNRESET) {
       return {};  // a daemon that refuses has said why: it is still to be read
     } else if (errno == EAGAIN) {
-      if (const auto ready = wait_for(POLLOUT, deadline_s); !ready) return ready;
+      if (auto ready = wait_for(POLLOUT, deadline_s); !ready) return ready;
     } else if (errno != EINTR) {
       return fail_errno(kWhat, errno);
     }
@@ -178,17 +178,17 @@ Result<Reply> Client::call(std::string_view method, std::string_view parameters)
 
 Result<void> Client::stream(std::string_view method, std::string_view parameters, int output_fd,
                             const std::function<Result<void>(const JsonValue&)>& on_reply) {
-  if (const auto sent = send(method, parameters, true); !sent) return sent;
+  if (auto sent = send(method, parameters, true); !sent) return sent;
   for (;;) {
     while (auto reply = take_received()) {
       if (!*reply) return Failure(reply->error());
-      if (const auto taken = on_reply(object_of(**reply, "parameters")); !taken) return taken;
+      if (auto taken = on_reply(object_of(**reply, "parameters")); !taken) return taken;
       if (!flag_of(**reply, "continues")) return fail(kWhat, "it ended the stream");
     }
     std::array<pollfd, 2> entries{{{socket_.get(), POLLIN, 0}, {output_fd, 0, 0}}};
     if (poll(entries.data(), entries.size(), -1) < 0 && errno != EINTR) return fail_errno(kWhat, errno);
     if ((entries[1].revents & (POLLERR | POLLHUP)) != 0) return {};
-    if (const auto received = receive_some(); !received) return received;
+    if (auto received = receive_some(); !received) return received;
   }
 }
 

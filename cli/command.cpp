@@ -68,6 +68,7 @@ Result<HeldCommand> HeldCommand::fork(const std::vector<std::string>& words, con
   auto report = make_pipe();
   if (!report) return Failure(report.error());
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));  // execvp() writes none
   arguments.push_back(nullptr);
 

@@ -83,7 +83,7 @@ int64_t StackPartIds::id_of(std::span<const FunctionId> part) {
   return ids_.try_emplace({part.begin(), part.end()}, static_cast<int64_t>(ids_.size())).first->second;
 }
 
-std::unique_ptr<CountFormatter> make_classic_formatter(std::vector<ProbeKind> kinds) {
+std::unique_ptr<CountFormatter> make_classic_formatter(const std::vector<ProbeKind>& kinds) {
   return std::make_unique<ClassicFormatter>(kinds);
 }
 

@@ -56,7 +56,7 @@ class FoldedFormatter final : public CountFormatter {
 
 }  // namespace
 
-std::unique_ptr<CountFormatter> make_folded_formatter(std::vector<ProbeKind> kinds) {
+std::unique_ptr<CountFormatter> make_folded_formatter(const std::vector<ProbeKind>& kinds) {
   return std::make_unique<FoldedFormatter>(kinds);
 }
 

@@ -28,7 +28,7 @@ class CountFormatter {
 /// one row of numbers from 0, given to the user and kernel parts of joined stacks when they first appear, the same for
 /// the same sequence of functions in the whole run; a part that is missing is -14. Units: samples, 0.1 ms, 1 kB (1,024
 /// bytes), faults.
-[[nodiscard]] std::unique_ptr<CountFormatter> make_classic_formatter(std::vector<ProbeKind> kinds);
+[[nodiscard]] std::unique_ptr<CountFormatter> make_classic_formatter(const std::vector<ProbeKind>& kinds);
 
 /// For each process a tree of callers and callees with inclusive values. All probes of time are columns of one tree, in
 /// milliseconds, where off-CPU time is among them; else each probe has its own, in its own unit. Branches below 0.5 %
@@ -37,7 +37,7 @@ class CountFormatter {
 
 /// `comm;frame;…;frame VALUE`, root first. One kind: its own unit (off-CPU time: microseconds). Several kinds: each
 /// stack has `[on_cpu]`, `[blocked]`, … behind the comm, and all times are microseconds, so that they add up.
-[[nodiscard]] std::unique_ptr<CountFormatter> make_folded_formatter(std::vector<ProbeKind> kinds);
+[[nodiscard]] std::unique_ptr<CountFormatter> make_folded_formatter(const std::vector<ProbeKind>& kinds);
 
 /// One JSON document on one line per report.
 [[nodiscard]] std::unique_ptr<CountFormatter> make_json_formatter();
