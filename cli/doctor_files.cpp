@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the doctor reads: settings of the kernel and of this process.
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,8 +47,8 @@ class Files {
   [[nodiscard]] std::string text(const std::string& path) const {
     return read_small_file(root_ + path, kFileBytes).value_or("");
   }
-  [[nodiscard]] bool readable(const std::string& path) const { return access((root_ + path).c_str(), R_OK) == 0; }
-  [[nodiscard]] bool exists(const std::string& path) const { return access((root_ + path).c_str(), F_OK) == 0; }
+  [[nodiscard]] bool readable(const std::string& path) const { return is_allowed(path, R_OK); }
+  [[nodiscard]] bool exists(const std::string& path) const { return is_allowed(path, F_OK); }
   [[nodiscard]] std::string link(const std::string& path) const {
     std::array<char, 256> target{};
     const ssize_t length = readlink((root_ + path).c_str(), target.data(), target.size());
@@ -55,6 +56,11 @@ class Files {
   }
 
  private:
+  /// With the rights that we have: access() asks with those of the user, without ambient capabilities.
+  [[nodiscard]] bool is_allowed(const std::string& path, int mode) const {
+    return faccessat(AT_FDCWD, (root_ + path).c_str(), mode, AT_EACCESS) == 0;
+  }
+
   std::string root_;
 };
 

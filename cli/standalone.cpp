@@ -2,6 +2,7 @@
 // The client's half: which verbs these are, and how to get to their program.
 #include "cli/standalone.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,7 +36,8 @@ std::string default_standalone_program() {
   if (length > 0 && static_cast<size_t>(length) < self.size()) {
     const std::string path(self.data(), static_cast<size_t>(length));
     const std::string beside = path.substr(0, path.rfind('/')) + kProgram;
-    if (access(beside.c_str(), X_OK) == 0) return beside;
+    // With the rights that we have: access() asks with those of the user, without ambient capabilities.
+    if (faccessat(AT_FDCWD, beside.c_str(), X_OK, AT_EACCESS) == 0) return beside;
   }
   return std::string(STACKWATCH_LIBEXEC_DIR) + kProgram;
 }
