@@ -84,7 +84,7 @@ RunLength run_length(int functions, double dispersion, double persistence_s, dou
   return out;
 }
 
-void print_run_lengths(const Effort& effort, double promised) {
+void print_run_lengths(const Effort& effort, double promised, const std::vector<int>& sizes = {2, 10, 100}) {
   std::printf("## Run length without a change, %.0e ticks promised\n\n", promised);
   std::printf(
       "Promise: one false alarm in %.0f ticks, over all streams of the process. Observed for at most as long,\n",
@@ -93,7 +93,7 @@ void print_run_lengths(const Effort& effort, double promised) {
   std::printf(
       "| functions | streams | dispersion | persistence | ticks watched | false alarms | mean run length | 95 %% |\n");
   std::printf("|---|---|---|---|---|---|---|---|\n");
-  for (const int functions : {2, 10, 100}) {
+  for (const int functions : sizes) {
     for (const double dispersion : {1.0, 2.0, 5.0}) {
       for (const double persistence_s : {0.0, 10.0}) {
         const RunLength r = run_length(functions, dispersion, persistence_s, promised, effort.run_length_repetitions);
@@ -107,6 +107,9 @@ void print_run_lengths(const Effort& effort, double promised) {
     }
   }
 }
+
+/// What is promised by default, on a few streams: ticks of a second.
+void print_month() { print_run_lengths({4, 0}, 30 * 86400.0, {2, 4}); }
 
 // ---- delays
 
@@ -350,6 +353,9 @@ int main(int argc, char** argv) {
     } else if (option == "--run-lengths") {
       stackwatch::print_run_lengths(effort, 1e4);
       return 0;
+    } else if (option == "--month") {
+      stackwatch::print_month();
+      return 0;
     } else if (option == "--delays") {
       stackwatch::print_delays(effort);
       return 0;
@@ -363,14 +369,18 @@ int main(int argc, char** argv) {
     } else {
       std::fprintf(
           stderr,
-          "bench_detection: %s: unknown option (--full, --run-lengths, --delays, --young, --data DIR, --public-only)\n",
+          "bench_detection: %s: unknown option (--full, --run-lengths, --month, --delays, --young, --data DIR, "
+          "--public-only)\n",
           argv[i]);
       return 2;
     }
   }
   if (simulated) {
     stackwatch::print_run_lengths(effort, 1e4);
-    if (full) stackwatch::print_run_lengths({40, 0}, 1e5);
+    if (full) {
+      stackwatch::print_run_lengths({40, 0}, 1e5);
+      stackwatch::print_month();
+    }
     stackwatch::print_delays(effort);
     stackwatch::print_young(effort);
     stackwatch::print_cost();
