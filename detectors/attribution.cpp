@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/kernel_entry.h"
 #include "detectors/kernel_way.h"
 
 namespace stackwatch {
@@ -146,28 +147,31 @@ class Attribution {
       if (joint_[f] < needed || change(f) * direction < needed) continue;
       if (average_depth(f) > average_depth(best)) best = f;
     }
-    const auto caller = caller_of(best, direction, needed);
-    return {caller.value_or(best), caller && *caller != best};
+    return caller_of(best, direction, needed).value_or(Named{best, false});
   }
 
   // Whoever called a way into the kernel for as much of the change as is needed; nobody where that are several, or
-  // where `way` is none.
-  std::optional<uint32_t> caller_of(uint32_t way, double direction, double needed) {
+  // where `way` is none. What did not get into the kernel (a lock that was free) is the caller's own work.
+  std::optional<Named> caller_of(uint32_t way, double direction, double needed) {
     if (options_.names == nullptr || !is_way_into_kernel((*options_.names)[index_.function(way)].name)) return {};
     std::vector<double> called(settled_.size());
+    std::vector<double> in_kernel(settled_.size());
     for (const uint32_t stack : stacks_) {
       const auto frames = index_.table()[StackId{stack}];
       const auto last = std::find(frames.rbegin(), frames.rend(), index_.function(way));
       if (last == frames.rend()) continue;
       const auto caller = who_went(frames, static_cast<size_t>(frames.rend() - last) - 1, *options_.names);
       const auto number = caller ? index_.number_of(*caller) : std::nullopt;
-      if (number && *number < called.size()) called[*number] += stack_change(stack) * direction;
+      if (!number || *number >= called.size()) continue;
+      const double moved = stack_change(stack) * direction;
+      called[*number] += moved;
+      if (is_in_kernel((*options_.names)[frames.back()].name)) in_kernel[*number] += moved;
     }
     const auto most = std::max_element(called.begin(), called.end());
     if (most == called.end() || *most < needed) return {};
     const auto caller = static_cast<uint32_t>(most - called.begin());
-    if (settled_[caller] || change(caller) * direction < needed) return {};
-    return caller;
+    if (caller == way || settled_[caller] || change(caller) * direction < needed) return {};
+    return Named{caller, in_kernel[caller] >= needed};
   }
 
   uint32_t stack_of(uint32_t f) const {

@@ -35,8 +35,8 @@ std::string CompositionDetector::save() const {
     const Item item = item_of(standing_[i].cause);
     const StackCounts& mix = mix_after(i);
     const uint64_t name = item.is_stack ? stack_name(item.index) : keys[item.index];
-    out.standing.push_back(
-        {name, item.is_stack, standing_[i].dispersion, mix.total, mix.squares, mix.wall_s, mix.cpu_s});
+    out.standing.push_back({name, item.is_stack, standing_[i].cause.calls_kernel, standing_[i].dispersion, mix.total,
+                            mix.squares, mix.wall_s, mix.cpu_s});
   }
   // A mix that has just begun is none: what stands is found again.
   const bool is_whole =
@@ -148,6 +148,7 @@ void CompositionDetector::claim_changes(const std::vector<ShareHeritage::Standin
     items.push_back(*item);
     Change& change = changes.emplace_back();
     change.cause = cause_at(*item, mixes[i]);
+    change.cause.calls_kernel = inherited[i].calls_kernel;
     change.onset_s = window_[0].begin_s();
     change.dispersion = inherited[i].dispersion;
     change.cores = mixes[i].cores();

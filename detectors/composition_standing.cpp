@@ -73,6 +73,7 @@ void CompositionDetector::accept(Change change, size_t onset, const StackCounts&
   });
   if (again != standing_.end()) {
     ++again->growths;
+    again->cause.calls_kernel = again->cause.calls_kernel && change.cause.calls_kernel;
     if (again + 1 != standing_.end()) again->grown += size;
     for (auto later = again + 1; later != standing_.end(); ++later) add_other(*later, item);
     again->score = std::max(again->score, change.score);

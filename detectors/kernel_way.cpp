@@ -62,44 +62,50 @@ constexpr auto kCalls = std::to_array<std::string_view>({"access",
                                                          "statx",
                                                          "timerfd_settime",
                                                          "unlink",
-                                                         "vdso_gettimeofday",
                                                          "vdso_clock_gettime",
+                                                         "vdso_gettimeofday",
                                                          "epoll_pwait2"});
-// How the names begin of what no program has functions of its own for: the C library's locks, waits and files, the
-// packages in which Go keeps its system calls.
-constexpr auto kReserved = std::to_array<std::string_view>({"__lll_",
-                                                            "lll_",
-                                                            "pthread_mutex_",
-                                                            "pthread_rwlock_",
-                                                            "pthread_cond_",
-                                                            "pthread_spin_",
-                                                            "pthread_barrier_",
-                                                            "__pthread_",
-                                                            "___pthread_",
-                                                            "sem_wait",
-                                                            "sem_post",
-                                                            "__new_sem_",
-                                                            "futex_wait",
-                                                            "futex_wake",
-                                                            "__futex_",
-                                                            "__syscall",
-                                                            "syscall.",
-                                                            "runtime/internal/syscall.",
-                                                            "internal/runtime/syscall.",
-                                                            "internal/syscall/",
-                                                            "internal/poll.",
-                                                            "golang.org/x/sys/unix."});
-// Of Go's runtime, which does much more than that: those that wait and wake.
-constexpr auto kGo = std::to_array<std::string_view>(
-    {"runtime.futex", "runtime.futexsleep", "runtime.futexwakeup", "runtime.notesleep", "runtime.notetsleep",
-     "runtime.notewakeup", "runtime.epollwait", "runtime.netpoll", "runtime.usleep", "runtime.osyield",
-     "runtime.semacquire1", "runtime.semrelease1", "runtime.lock2", "runtime.unlock2", "runtime.madvise",
-     "sync.(*Mutex).lockSlow", "sync.(*Mutex).unlockSlow"});
+// How the names begin of what no program has functions of its own for: the C library's locks and waits, the packages in
+// which Go keeps its system calls.
+constexpr auto kReserved = std::to_array<std::string_view>(
+    {"__lll_", "pthread_mutex_", "pthread_rwlock_", "pthread_cond_", "pthread_spin_", "pthread_barrier_", "__pthread_",
+     "___pthread_", "__new_sem_", "__futex_", "__syscall", "syscall.", "runtime/internal/syscall.",
+     "internal/runtime/syscall.", "internal/syscall/", "internal/poll.", "golang.org/x/sys/unix."});
+// Whole names of the C library, and of Go's runtime, which does much more than waiting and waking.
+constexpr auto kReservedNames = std::to_array<std::string_view>({"lll_mutex_lock_optimized",
+                                                                 "lll_mutex_unlock_optimized",
+                                                                 "sem_wait",
+                                                                 "sem_timedwait",
+                                                                 "sem_clockwait",
+                                                                 "sem_trywait",
+                                                                 "sem_post",
+                                                                 "futex_wait",
+                                                                 "futex_wake",
+                                                                 "futex_abstimed_wait",
+                                                                 "futex_abstimed_wait64",
+                                                                 "runtime.futex",
+                                                                 "runtime.futexsleep",
+                                                                 "runtime.futexwakeup",
+                                                                 "runtime.notesleep",
+                                                                 "runtime.notetsleep",
+                                                                 "runtime.notewakeup",
+                                                                 "runtime.epollwait",
+                                                                 "runtime.netpoll",
+                                                                 "runtime.usleep",
+                                                                 "runtime.osyield",
+                                                                 "runtime.semacquire1",
+                                                                 "runtime.semrelease1",
+                                                                 "runtime.lock2",
+                                                                 "runtime.unlock2",
+                                                                 "runtime.madvise",
+                                                                 "sync.(*Mutex).lockSlow",
+                                                                 "sync.(*Mutex).unlockSlow"});
 // One for each system call, and the C of those that programs wait with.
 constexpr auto kStubs = std::to_array<std::string_view>(
     {"__x64_sys_", "__ia32_sys_", "__arm64_sys_", "__se_sys_", "__do_sys_", "do_futex"});
 constexpr auto kLibraryFiles =
-    std::to_array<std::string_view>({"[libc.so", "[libc-2.", "[libpthread", "[ld-musl", "[ld-linux", "[vdso"});
+    std::to_array<std::string_view>({"[libc.so", "[libc-2.", "[libpthread", "[ld-musl", "[ld-linux"});
+constexpr std::string_view kVdso = "[vdso]";
 // Of the C library, at the root of each thread's stack.
 constexpr auto kRoots =
     std::to_array<std::string_view>({"__libc_start_main", "__libc_start_call_main", "start_thread", "clone", "clone3"});
@@ -122,7 +128,8 @@ std::string_view base_name(std::string_view name) {
 }
 
 bool is_reserved(std::string_view name) {
-  return begins_with_one_of(name, kReserved) || std::ranges::find(kGo, name) != kGo.end();
+  const std::string_view whole = name.substr(0, name.find('@'));
+  return begins_with_one_of(name, kReserved) || std::ranges::find(kReservedNames, whole) != kReservedNames.end();
 }
 
 bool is_call(std::string_view name) {
@@ -137,7 +144,8 @@ std::string_view library_of(std::span<const FunctionId> root_first, const Functi
     if (id.value >= functions.size()) break;
     const Function& function = functions[id];
     const std::string_view name = std::string_view(function.name).substr(0, function.name.find('@'));
-    if (std::ranges::find(kRoots, name) != kRoots.end()) return function.object;
+    const bool is_root = std::ranges::find(kRoots, name) != kRoots.end();
+    if (is_root || begins_with_one_of(name, kLibraryFiles)) return function.object;  // stripped, its root has no name
   }
   return {};
 }
@@ -145,24 +153,25 @@ std::string_view library_of(std::span<const FunctionId> root_first, const Functi
 /// "[file]" is anything in it, "[file]+0x1230" one function.
 bool is_named(std::string_view name) { return !name.starts_with('[') || name.find("+0x") != std::string_view::npos; }
 
-std::optional<FunctionId> nearest(std::span<const FunctionId> root_first, size_t at, const FunctionTable& functions,
-                                  std::string_view library) {
+bool is_of_library(const Function& function, std::string_view library) {
+  return (!library.empty() && function.object == library) || begins_with_one_of(function.name, kLibraryFiles) ||
+         function.object == kVdso || function.name.starts_with(kVdso);
+}
+
+/// How many frames are left where only the last of them is no way; 0 where all of them are.
+size_t nearest(std::span<const FunctionId> root_first, size_t at, const FunctionTable& functions,
+               std::string_view library) {
   const auto is_entry = [&](size_t i) {
     return i < root_first.size() && root_first[i].value < functions.size() &&
            is_system_call_entry(functions[root_first[i]].name);
   };
   for (size_t i = at + 1; i > 0; --i) {
-    const FunctionId id = root_first[i - 1];
-    if (id.value >= functions.size()) return std::nullopt;
-    const Function& function = functions[id];
-    const bool is_of_library =
-        (!library.empty() && function.object == library) || begins_with_one_of(function.name, kLibraryFiles);
-    if (is_of_library || is_in_kernel(function.name) || is_reserved(function.name)) continue;
-    if (is_entry(i) && is_call(function.name)) continue;
-    if (!is_named(function.name)) return std::nullopt;
-    return id;
+    if (root_first[i - 1].value >= functions.size()) return i;
+    const Function& function = functions[root_first[i - 1]];
+    if (is_of_library(function, library) || is_in_kernel(function.name) || is_reserved(function.name)) continue;
+    if (!is_entry(i) || !is_call(function.name)) return i;
   }
-  return std::nullopt;
+  return 0;
 }
 
 }  // namespace
@@ -172,11 +181,15 @@ bool is_way_into_kernel(std::string_view name) {
   return is_reserved(name) || is_call(name);
 }
 
-// In a program that is linked statically the library is the program.
+// In a program that is linked statically the library is the program: nobody is left.
 std::optional<FunctionId> who_went(std::span<const FunctionId> root_first, size_t at, const FunctionTable& functions) {
   const std::string_view library = library_of(root_first, functions);
-  const auto found = nearest(root_first, at, functions, library);
-  return found || library.empty() ? found : nearest(root_first, at, functions, {});
+  size_t left = nearest(root_first, at, functions, library);
+  if (left == 0 && !library.empty()) left = nearest(root_first, at, functions, {});
+  if (left == 0) return std::nullopt;
+  const FunctionId found = root_first[left - 1];
+  if (found.value >= functions.size() || !is_named(functions[found].name)) return std::nullopt;
+  return found;
 }
 
 }  // namespace stackwatch

@@ -16,6 +16,7 @@ namespace stackwatch {
 /// Who went the way that frame `at` is on (root first): the nearest frame above it, or itself, that is none of these
 /// - kernel functions,
 /// - what lies in the C library, known by the root of the stack (__libc_start_main, start_thread) or by its file name,
+///   or in the vDSO,
 /// - locks and waits of a library that is linked statically, and the runtime of Go,
 /// - calls by name (`write`) right above the kernel: a program's own function may be called `select`, but a C library's
 ///   makes the system call itself.

@@ -10,7 +10,8 @@
 namespace stackwatch {
 namespace {
 
-constexpr uint64_t kMagicV3 = 0x3365726168737773;  // "swshare3": the last digit is the version
+constexpr uint64_t kMagicV4 = 0x3465726168737773;  // "swshare4": the last digit is the version
+constexpr uint64_t kMagicV3 = 0x3365726168737773;  // without calls of the kernel
 constexpr uint64_t kMagicV2 = 0x3265726168737773;  // without changes that stand
 constexpr uint64_t kMagicV1 = 0x3165726168737773;  // without frames, too
 constexpr size_t kMaxDepth = 1024;                 // the probes give less than 256
@@ -76,15 +77,20 @@ bool take_since(SavedReader& bytes, const std::vector<ShareHeritage::Standing>& 
   return true;
 }
 
-bool take_standing(SavedReader& bytes, ShareHeritage& heritage) {
+// Bits of what a change that stands is.
+constexpr uint16_t kIsStack = 1;
+constexpr uint16_t kCallsKernel = 2;
+
+bool take_standing(SavedReader& bytes, uint16_t known_kinds, ShareHeritage& heritage) {
   const size_t size = bytes.small();
   if (size > ShareHeritage::kMaxStanding) return false;
   for (size_t i = 0; i < size && bytes.ok(); ++i) {
     ShareHeritage::Standing& change = heritage.standing.emplace_back();
     change.name = bytes.integer();
     const uint16_t kind = bytes.small();
-    if (kind > 1) return false;
-    change.is_stack = kind == 1;
+    if ((kind & ~known_kinds) != 0) return false;
+    change.is_stack = (kind & kIsStack) != 0;
+    change.calls_kernel = (kind & kCallsKernel) != 0;
     for (double* value : {&change.dispersion, &change.total, &change.squares, &change.wall_s, &change.cpu_s}) {
       *value = bytes.amount();
     }
@@ -151,7 +157,7 @@ void put_standing(const ShareHeritage& heritage, size_t stacks, size_t functions
   for (size_t i = 0; i < changes; ++i) {
     const ShareHeritage::Standing& change = heritage.standing[i];
     out.put(change.name);
-    out.put(static_cast<uint16_t>(change.is_stack ? 1 : 0));
+    out.put(static_cast<uint16_t>((change.is_stack ? kIsStack : 0) | (change.calls_kernel ? kCallsKernel : 0)));
     for (const double value : {change.dispersion, change.total, change.squares, change.wall_s, change.cpu_s}) {
       out.put(value);
     }
@@ -167,7 +173,7 @@ void put_standing(const ShareHeritage& heritage, size_t stacks, size_t functions
 
 std::string encode(const ShareHeritage& heritage) {
   SavedWriter out;
-  out.put(heritage.standing.empty() ? kMagicV2 : kMagicV3);
+  out.put(heritage.standing.empty() ? kMagicV2 : kMagicV4);
   for (const double value : {heritage.total, heritage.squares, heritage.wall_s, heritage.cpu_s, heritage.ticks}) {
     out.put(value);
   }
@@ -202,8 +208,8 @@ std::string encode(const ShareHeritage& heritage) {
 Result<ShareHeritage> decode_share_heritage(std::string_view text) {
   SavedReader bytes(text);
   const uint64_t magic = bytes.integer();
-  if (magic != kMagicV3 && magic != kMagicV2 && magic != kMagicV1)
-    return refuse("it is of another version, or no baseline");
+  const bool has_changes = magic == kMagicV4 || magic == kMagicV3;
+  if (!has_changes && magic != kMagicV2 && magic != kMagicV1) return refuse("it is of another version, or no baseline");
   ShareHeritage out;
   for (double* value : {&out.total, &out.squares, &out.wall_s, &out.cpu_s, &out.ticks}) *value = bytes.amount();
   for (double& value : out.dispersion) value = bytes.amount();
@@ -211,7 +217,8 @@ Result<ShareHeritage> decode_share_heritage(std::string_view text) {
     return refuse("it has too many entries, or a part is larger than the whole");
   }
   if (magic != kMagicV1 && !take_frames(bytes, out)) return refuse("its stacks make no sense");
-  if (magic == kMagicV3 && !take_standing(bytes, out)) return refuse("the changes that stood make no sense");
+  const uint16_t known_kinds = magic == kMagicV4 ? kIsStack | kCallsKernel : kIsStack;
+  if (has_changes && !take_standing(bytes, known_kinds, out)) return refuse("the changes that stood make no sense");
   if (!bytes.ok() || !bytes.at_end()) return refuse("it is damaged");
   return out;
 }

@@ -44,6 +44,7 @@ struct ShareHeritage {
   struct Standing {
     uint64_t name = 0;  ///< key of the function, or name of the stack
     bool is_stack = false;
+    bool calls_kernel = false;  ///< Cause::calls_kernel
     double dispersion = 1;
     double total = 0;  ///< of the mix since, as those below
     double squares = 0;
@@ -82,10 +83,10 @@ class FunctionKeys {
 [[nodiscard]] bool is_unknown(std::span<const FunctionId> stack, const FunctionTable& functions);
 
 /// Versioned and bounded: at most 68 kB, and 8 kB for each change that stands. Little-endian doubles and integers.
-/// Version 2 where none stands, else 3.
+/// Version 2 where none stands, else 4.
 [[nodiscard]] std::string encode(const ShareHeritage& heritage);
-/// Of version 1, which had no frames, too. An error where the bytes are of another one, cut off, or make no sense
-/// (shares above 1, numbers that are none).
+/// Of versions 1, which had no frames, and 3, which did not have `calls_kernel`, too. An error where the bytes are of
+/// another one, cut off, or make no sense (shares above 1, numbers that are none).
 [[nodiscard]] Result<ShareHeritage> decode_share_heritage(std::string_view bytes);
 
 /// The heritage that nobody has claimed yet: a stack or function takes its part when the successor shows it first. Of

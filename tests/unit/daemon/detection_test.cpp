@@ -196,6 +196,25 @@ TEST_F(WaitingTest, AProgramsOwnFunctionIsToldWhoeverWaits) {
   EXPECT_THAT(told(9000, 120), testing::Not(IsEmpty()));
 }
 
+// No quota makes a lock that nobody holds dearer.
+TEST_F(WaitingTest, NorDoesTheNameOfAWayThatIsNotGone) {
+  const std::string lock = "update;pthread_mutex_lock";
+  source_.does(kRedis, {{"parse", 80}, {"render", 15}, {lock, 5}});
+  EXPECT_THAT(told(50, 120), IsEmpty());
+  source_.does(kRedis, {{"parse", 60}, {"render", 15}, {lock, 25}});
+  EXPECT_THAT(told(9000, 120), testing::ElementsAre("update"));
+}
+
+TEST_F(WaitingTest, NorThatItsCallsOfTheKernelWereNotTold) {
+  const std::string call = "load;entry_SYSCALL_64_after_hwframe_[k]";
+  source_.does(kRedis, {{"parse", 80}, {"render", 14}, {"load", 5}, {call, 1}});
+  EXPECT_THAT(told(50, 120), IsEmpty());
+  source_.does(kRedis, {{"parse", 70}, {"render", 12}, {"load", 5}, {call, 13}});
+  EXPECT_THAT(told(9000, 120), IsEmpty());
+  source_.does(kRedis, {{"parse", 50}, {"render", 9}, {"load", 28}, {call, 13}});
+  EXPECT_THAT(told(9000, 120), testing::Contains("load")) << "its own work grew too";
+}
+
 TEST_F(WaitingTest, NorDoesAPartThatLiesInTheKernelHideIt) {
   const std::string in_kernel = "load;entry_SYSCALL_64_after_hwframe_[k];copy_page_to_iter_[k]";
   source_.does(kRedis, {{"parse", 80}, {"render", 5}, {"load;sort", 5}, {"load;merge", 5}, {in_kernel, 5}});
@@ -409,9 +428,12 @@ TEST_F(SuccessorTest, BaselinesSurviveTheDaemon) {
 
 // Its baseline is of before the quota, and so must be what it waits usually.
 TEST_F(SuccessorTest, WhatAQuotaHidesStaysHiddenAfterARestart) {
-  const FakeSource::Counts usual = {{"parse", 80}, {"render", 19}, {"finish_task_switch_[k]", 1}};
-  const FakeSource::Counts throttled = {{"parse", 70}, {"render", 17}, {"finish_task_switch_[k]", 13}};
-  for (const bool of_the_process : {true, false}) {
+  const std::string in_kernel = "finish_task_switch_[k]";
+  const std::string call = "load;entry_SYSCALL_64_after_hwframe_[k]";
+  for (const auto& [work, of_the_process] :
+       {std::pair{in_kernel, true}, std::pair{in_kernel, false}, std::pair{call, true}, std::pair{call, false}}) {
+    const FakeSource::Counts usual = {{"parse", 80}, {"render", 19}, {work, 1}};
+    const FakeSource::Counts throttled = {{"parse", 70}, {"render", 17}, {work, 13}};
     detection_ = Detection{DetectionPolicy{}, DetectorSettings{}};
     ProcessSample sample;
     sample.key = kRedis;
@@ -443,7 +465,7 @@ TEST_F(SuccessorTest, WhatAQuotaHidesStaysHiddenAfterARestart) {
       detection_ = std::move(next);
     }
     starts(sample.key, throttled);
-    EXPECT_FALSE(watch_waiting(9000, 300)) << of_the_process;
+    EXPECT_FALSE(watch_waiting(9000, 300)) << work << of_the_process;
     source_.detaches(sample.key);
     static_cast<void>(watch_waiting(9000, 1));
   }

@@ -15,7 +15,7 @@ ShareHeritage sample() {
 /// The same with two changes that stand.
 ShareHeritage changed() {
   ShareHeritage out = sample();
-  out.standing = {{22, false, 1.5, 500, 2500, 50, 25}, {12, true, 2, 100, 500, 10, 5}};
+  out.standing = {{22, false, true, 1.5, 500, 2500, 50, 25}, {12, true, false, 2, 100, 500, 10, 5}};
   out.stacks[0].since = {400, 20};
   out.stacks[1].since = {100, 80};
   out.functions[0].since = {500, 100};
@@ -66,11 +66,27 @@ TEST(ShareHeritage, ChangesThatStandAreKept) {
   EXPECT_EQ(encode(*read), encode(changed()));
   ASSERT_EQ(read->standing.size(), 2U);
   EXPECT_FALSE(read->standing[0].is_stack);
+  EXPECT_TRUE(read->standing[0].calls_kernel);
   EXPECT_EQ(read->standing[1].name, 12U);
   EXPECT_TRUE(read->standing[1].is_stack);
+  EXPECT_FALSE(read->standing[1].calls_kernel);
   EXPECT_EQ(read->standing[1].total, 100);
   EXPECT_EQ(read->stacks[1].since, (std::vector<float>{100, 80}));
   EXPECT_EQ(read->functions[0].since, (std::vector<float>{500, 100}));
+}
+
+TEST(ShareHeritage, ChangesOfTheVersionBeforeAreRead) {
+  std::string bytes = encode(changed());
+  ASSERT_EQ(bytes[7], '4');
+  bytes[7] = '3';
+  EXPECT_FALSE(decode_share_heritage(bytes)) << "it did not know calls of the kernel";
+  ShareHeritage old = changed();
+  old.standing[0].calls_kernel = false;
+  bytes = encode(old);
+  bytes[7] = '3';
+  const auto read = decode_share_heritage(bytes);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(encode(*read), encode(old));
 }
 
 TEST(ShareHeritage, ChangesThatMakeNoSenseAreRefused) {
