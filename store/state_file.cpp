@@ -249,7 +249,10 @@ Result<void> StateFile::put(const Baseline& baseline) {
                 "it has " + std::to_string(baseline.blob.size()) + " bytes, more than the " +
                     std::to_string(bounds_.baseline_bytes) + " that are kept");
   }
-  Statement statement(database_->connection, "INSERT OR REPLACE INTO baselines VALUES (?, ?, ?, ?)");
+  // A row that is replaced goes to other pages; one that is updated with as many bytes is written over in its own.
+  Statement statement(database_->connection,
+                      "INSERT INTO baselines VALUES (?, ?, ?, ?) ON CONFLICT (service) DO UPDATE SET "
+                      "version = excluded.version, updated_ns = excluded.updated_ns, blob = excluded.blob");
   statement << baseline.service << baseline.version << baseline.updated_ns << std::span(baseline.blob);
   return statement.done();
 }
@@ -328,6 +331,7 @@ Result<void> StateFile::prune_rows() {
   struct Bound {
     const char* sql;
     size_t rows;
+    bool are_untold = false;
   };
   // A firing alert is no history.
   for (const Bound& bound : {Bound{"DELETE FROM alerts WHERE state = 'resolved' AND id IN "
@@ -335,12 +339,13 @@ Result<void> StateFile::prune_rows() {
                                    bounds_.alerts},
                              Bound{"DELETE FROM outbox WHERE sequence IN "
                                    "(SELECT sequence FROM outbox ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
-                                   bounds_.outbox},
+                                   bounds_.outbox, true},
                              Bound{"DELETE FROM baselines WHERE service IN "
                                    "(SELECT service FROM baselines ORDER BY updated_ns DESC LIMIT -1 OFFSET ?)",
                                    bounds_.baselines}}) {
     Statement statement(database_->connection, bound.sql);
     if (auto done = (statement << static_cast<uint64_t>(bound.rows)).done(); !done) return done;
+    if (bound.are_untold) pruned_untold_ += static_cast<uint64_t>(database_->connection.changes());
   }
   return {};
 }

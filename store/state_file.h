@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/result.h"
@@ -55,6 +56,8 @@ class StateFile {
 
   /// Brings rows and bytes under the bounds. In a transaction of the caller.
   [[nodiscard]] Result<void> prune();
+  /// Notes that nobody will tell any more, since there were more than StoreBounds::outbox; since the last call.
+  [[nodiscard]] uint64_t take_pruned_untold() { return std::exchange(pruned_untold_, 0); }
   /// A write that changes nothing: whether writing works.
   [[nodiscard]] Result<void> probe();
   void set_bounds(const StoreBounds& bounds);
@@ -73,6 +76,7 @@ class StateFile {
 
   std::string path_;
   StoreBounds bounds_;
+  uint64_t pruned_untold_ = 0;
   std::unique_ptr<Database> database_;
 
   friend struct StateFileOpener;

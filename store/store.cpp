@@ -79,6 +79,7 @@ struct Store::Shared {
   void take_limit();
   void write(std::vector<Work>& batch);
   Result<void> commit(const std::vector<Work>& batch);
+  void tell_pruned();
   void note_success(size_t works);
 };
 
@@ -173,7 +174,16 @@ Result<void> Store::Shared::commit(const std::vector<Work>& batch) {
   if (done && commits++ % kCommitsPerPruning == 0) done = file->prune();
   if (done) done = file->commit();
   if (!done) file->rollback();
+  tell_pruned();
   return done;
+}
+
+void Store::Shared::tell_pruned() {
+  const uint64_t pruned = file->take_pruned_untold();
+  if (pruned == 0) return;
+  tell({ErrorKind::kFailed, "keep " + std::to_string(pruned) + " changes of alerts until they are told",
+        "there has been no journal for long, and " + std::to_string(bounds.outbox) + " newer ones wait",
+        "`stackwatch alerts` shows the alerts"});
 }
 
 void Store::Shared::write(std::vector<Work>& batch) {

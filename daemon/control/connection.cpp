@@ -54,6 +54,7 @@ void Connection::answer() {
     const std::optional<std::string_view> message = input_.next();
     if (!message) break;
     Outcome outcome = dispatcher_.handle(*message, peer_);
+    ++progress_;
     output_ += outcome.output;
     invalid_ = closing_ = outcome.invalid;
     subscription_ = outcome.subscription;
@@ -83,6 +84,7 @@ bool Connection::flush() {
     }
     sent_ += static_cast<size_t>(count);
   }
+  if (sent_ > 0) ++progress_;
   output_.clear();
   sent_ = 0;
   if (output_.capacity() > kKeptCapacity) output_.shrink_to_fit();

@@ -37,6 +37,9 @@ class Connection {
   [[nodiscard]] bool has_room_for(size_t bytes) const { return pending_output() + bytes <= kMaxSubscriberBytes; }
   [[nodiscard]] const std::optional<Subscription>& subscription() const { return subscription_; }
 
+  /// Grows with each request that was answered and each time when all output was read. Half a message and half a reply
+  /// are no progress, however often a byte of them moves.
+  [[nodiscard]] uint64_t progress() const { return progress_; }
   [[nodiscard]] size_t pending_output() const { return output_.size() - sent_; }
   [[nodiscard]] bool sent_garbage() const { return invalid_; }
 
@@ -52,6 +55,7 @@ class Connection {
   MessageBuffer input_;
   std::string output_;
   size_t sent_ = 0;  // of output_
+  uint64_t progress_ = 0;
   std::optional<Subscription> subscription_;
   bool end_of_input_ = false;
   bool invalid_ = false;

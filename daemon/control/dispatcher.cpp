@@ -326,6 +326,14 @@ void Dispatcher::subscribe(const VarlinkCall& call, Outcome& outcome) const {
     append_empty_error(outcome.output, control_error::kExpectedMore);
     return;
   }
+  if (counters_.subscribers >= kMaxSubscribers) {
+    append_error(outcome.output, control_error::kTooManyClients, [](JsonWriter& json) {
+      json.begin_object();
+      json.member("limit", kMaxSubscribers);
+      json.end_object();
+    });
+    return;
+  }
   if (filter.since_ns) {
     // Newest first from the backend; the oldest are left out where all of them are too much.
     std::vector<std::string> changes;

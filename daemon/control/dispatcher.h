@@ -40,6 +40,8 @@ struct Outcome {
 /// changes is the backend.
 class Dispatcher {
  public:
+  /// Of the places for clients: subscribers may stay for days, and somebody must be able to ask all the same.
+  static constexpr size_t kMaxSubscribers = 48;
   /// Both outlive the dispatcher.
   Dispatcher(ControlBackend& backend, const ControlCounters& counters) : backend_(backend), counters_(counters) {}
 

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -50,7 +51,8 @@ struct ControlServer::Client {
   ControlServer* server;
   Connection connection;
   Source source;
-  uint64_t active_us = 0;  // when it last read or wrote something, on the loop's clock
+  uid_t uid;
+  uint64_t active_us = 0;  // when it last made progress, on the loop's clock
   /// A subscriber who has read everything waits for what comes: that is no being stuck.
   [[nodiscard]] bool may_wait() const { return connection.subscription() && connection.pending_output() == 0; }
 };
@@ -87,8 +89,10 @@ int ControlServer::on_listen(sd_event_source* /*source*/, int /*fd*/, uint32_t /
 
 int ControlServer::on_client(sd_event_source* /*source*/, int /*fd*/, uint32_t events, void* client) {
   auto& self = *static_cast<Client*>(client);
-  sd_event_now(self.server->loop_, CLOCK_MONOTONIC, &self.active_us);
-  self.server->settle(self, self.connection.on_events(events));
+  const uint64_t progress = self.connection.progress();
+  const bool alive = self.connection.on_events(events);
+  if (self.connection.progress() != progress) sd_event_now(self.server->loop_, CLOCK_MONOTONIC, &self.active_us);
+  self.server->settle(self, alive);
   return 0;
 }
 
@@ -134,11 +138,12 @@ void ControlServer::refuse(int fd) {
 void ControlServer::add_client(int fd) {
   UniqueFd socket(fd);
   const Result<Peer> peer = peer_of(fd);
-  if (!peer || (clients_.size() >= max_clients_ && !make_room())) {
+  if (!peer || (clients_.size() >= max_clients_ && !make_room(*peer))) {
     refuse(fd);
     return;
   }
-  auto client = std::make_unique<Client>(Client{this, Connection(std::move(socket), *peer, dispatcher_), nullptr, 0});
+  auto client =
+      std::make_unique<Client>(Client{this, Connection(std::move(socket), *peer, dispatcher_), nullptr, peer->uid});
   sd_event_now(loop_, CLOCK_MONOTONIC, &client->active_us);
   Result<Source> source = add_source(loop_, fd, EPOLLIN, &ControlServer::on_client, client.get());
   if (!source) {
@@ -151,18 +156,25 @@ void ControlServer::add_client(int fd) {
   counters_.clients = clients_.size();
 }
 
-// Somebody whose scripts hang must not keep everybody else from asking what goes on.
-bool ControlServer::make_room() {
+// Somebody whose scripts hang must not keep everybody else from asking what goes on; and whoever may read alone must
+// not keep away who may do something about it, even with clients that are all busy, or that all subscribe.
+bool ControlServer::make_room(const Peer& newcomer) {
   uint64_t now_us = 0;
   if (sd_event_now(loop_, CLOCK_MONOTONIC, &now_us) < 0) return false;
+  const bool goes_before = newcomer.uid == 0 || newcomer.uid == geteuid();
   Client* stuck = nullptr;
+  Client* of_others = nullptr;
   for (const auto& [client, owned] : clients_) {
-    if (client->may_wait()) continue;
-    if (stuck == nullptr || client->active_us < stuck->active_us) stuck = client;
+    const auto is_older_than = [client = client](const Client* other) {
+      return other == nullptr || client->active_us < other->active_us;
+    };
+    if (!client->may_wait() && now_us - client->active_us >= patience_us_ && is_older_than(stuck)) stuck = client;
+    if (goes_before && client->uid != newcomer.uid && is_older_than(of_others)) of_others = client;
   }
-  if (stuck == nullptr || now_us - stuck->active_us < patience_us_) return false;
+  Client* goes = stuck != nullptr ? stuck : of_others;
+  if (goes == nullptr) return false;
   ++counters_.dropped;
-  drop(*stuck);
+  drop(*goes);
   return true;
 }
 

@@ -22,9 +22,9 @@ struct ControlOptions {
   std::string path{kDefaultSocketPath};
   std::string group = "stackwatch";  ///< whose members may connect, besides the daemon's own user and root
   size_t max_clients = 64;           ///< people and their scripts, not a crowd; bounds memory and descriptors
-  /// Where all places are taken, who has neither read nor written for so long makes room for a new client. A person
-  /// at the other end of a slow line needs less for a part of an answer.
-  uint64_t patience_us = 5'000'000;
+  /// Where all places are taken, who has neither finished a request nor read all of a reply for so long makes room for
+  /// a new client, which shall have its answer within 100 ms.
+  uint64_t patience_us = 50'000;
 };
 
 /// The control socket: a Varlink server in the caller's loop. Never blocks, never throws; everything a client can make
@@ -61,8 +61,9 @@ class ControlServer {
   void pause_listening();
   void add_client(int fd);
   void refuse(int fd);
-  /// Drops the client that is stuck longest. False where none is.
-  bool make_room();
+  /// Drops the client that is stuck longest; for root, and the daemon's own user, where none is, one of somebody else.
+  /// False where there is neither.
+  bool make_room(const Peer& newcomer);
   /// After anything happened to a client: its next events, its end, the bound of all.
   void settle(Client& client, bool alive);
   void drop(Client& client);

@@ -13,7 +13,7 @@
 namespace stackwatch {
 namespace {
 
-constexpr auto kRoundNs = static_cast<uint64_t>(BaselineKeeper::kRoundS * 1e9);
+constexpr uint64_t kSecond = 1'000'000'000;
 
 size_t hash_of(std::span<const std::byte> blob) {
   return std::hash<std::string_view>{}({reinterpret_cast<const char*>(blob.data()), blob.size()});
@@ -34,7 +34,7 @@ Error unreadable(size_t services, const std::string& why) {
 }  // namespace
 
 BaselineKeeper::BaselineKeeper(Detection& detection, BaselineStore& store, const Clock& clock)
-    : detection_(detection), store_(store), clock_(clock), round_at_ns_(clock.monotonic_ns() + kRoundNs) {}
+    : detection_(detection), store_(store), clock_(clock) {}
 
 // The oldest first: it is the first to go where all is too much.
 void BaselineKeeper::load(const std::vector<Baseline>& newest_first) {
@@ -59,34 +59,47 @@ void BaselineKeeper::load(const std::vector<Baseline>& newest_first) {
 
 void BaselineKeeper::tick() {
   if (!store_.storing()) return;
-  if (round_.empty() && clock_.monotonic_ns() >= round_at_ns_) begin_round();
   remove_shared();
-  keep_some();
+  keep_due();
   write_changed();
 }
 
-void BaselineKeeper::begin_round() {
-  round_at_ns_ = clock_.monotonic_ns() + kRoundNs;
-  round_ = detection_.watched();
-  if (std::exchange(dropped_, false)) written_age_ = 0;
-}
-
-void BaselineKeeper::keep_some() {
-  for (size_t i = 0; i < kPerTick && !round_.empty(); ++i) {
-    detection_.keep(round_.back());
-    round_.pop_back();
+// The longest overdue first.
+void BaselineKeeper::keep_due() {
+  const uint64_t now_ns = clock_.monotonic_ns();
+  std::vector<std::pair<uint64_t, ProcessKey>> due;
+  decltype(saving_) saving;
+  for (const ProcessKey& process : detection_.watched()) {
+    const auto known = saving_.find(process);
+    const Saving& of = saving[process] = known == saving_.end() ? Saving{now_ns, now_ns} : known->second;
+    const uint64_t pause_ns =
+        std::clamp((of.saved_ns - of.since_ns) / kSavePart, kSaveS * kSecond, kSaveAtMostS * kSecond);
+    if (known == saving_.end() || now_ns >= of.saved_ns + pause_ns) due.emplace_back(of.saved_ns + pause_ns, process);
   }
+  saving_ = std::move(saving);
+  const size_t at_once = std::max(kPerTick, saving_.size() / kSaveS + 1);
+  std::ranges::sort(due, {}, &decltype(due)::value_type::first);
+  for (size_t i = 0; i < std::min(at_once, due.size()); ++i) {
+    detection_.keep(due[i].second);
+    saving_[due[i].second].saved_ns = now_ns;
+  }
+  if (!dropped_ || now_ns < retry_at_ns_) return;
+  dropped_ = false;
+  written_age_ = 0;
+  retry_at_ns_ = now_ns + kSaveS * kSecond;
 }
 
 // In the same steps as in ticks: of more baselines than there is room for in memory, each is written before it goes.
 void BaselineKeeper::save_all() {
   if (!store_.storing()) return;
   remove_shared();
-  begin_round();
-  do {
-    keep_some();
-    write_changed();
-  } while (!round_.empty());
+  if (std::exchange(dropped_, false)) written_age_ = 0;
+  size_t kept = 0;
+  for (const ProcessKey& process : detection_.watched()) {
+    detection_.keep(process);
+    if (++kept % kPerTick == 0) write_changed();
+  }
+  write_changed();
 }
 
 void BaselineKeeper::forget_written() {

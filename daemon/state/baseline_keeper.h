@@ -18,15 +18,18 @@
 namespace stackwatch {
 
 /// Keeps what the detectors have learned over restarts of the daemon: the store has, by service, a copy of
-/// Detection::baselines(). What ended processes leave goes there at once, what is known of those that run goes there in
-/// rounds. Writes what has changed only. The loop's thread.
+/// Detection::baselines(). What ended processes leave goes there at once, what is known of those that run the more
+/// seldom the more is known. Writes what has changed only. The loop's thread.
 class BaselineKeeper {
  public:
-  /// From round to round. What a crash may cost is so much of learning: a twelfth of the half-life of an hour that
-  /// `composition` forgets with by default. Each round writes nearly all of it, since what runs goes on learning: some
-  /// 5 kB for each service, which for a hundred services is 150 MB a day. (A clean end writes everything.)
-  static constexpr double kRoundS = 300;
-  /// Processes saved in one tick: the largest baselines, of 1024 stacks and as many functions, take 0.5 ms each.
+  /// What a crash or a power cut costs of a process: what was learned in the last 10 s (with the tick and the commit
+  /// that follow), or a 32nd of all that was learned of it and 5 minutes at most, a twelfth of the half-life of an hour
+  /// that `composition` forgets with by default. Saving all every 10 s would be 23 GB a day for 32 interpreters, whose
+  /// baselines have 37 kB: docs/reliability.md.
+  static constexpr uint64_t kSaveS = 8;
+  static constexpr uint64_t kSavePart = 32;
+  static constexpr uint64_t kSaveAtMostS = 300;
+  /// Processes saved in one tick, or more where all that are due would not be in time.
   static constexpr size_t kPerTick = 8;
   /// Services that it knows the store's bytes of: twice as many as the store has.
   static constexpr size_t kMaxWritten = 4096;
@@ -46,8 +49,7 @@ class BaselineKeeper {
   [[nodiscard]] std::optional<Error> take_event();
 
  private:
-  void begin_round();
-  void keep_some();
+  void keep_due();
   void remove_shared();
   void write_changed();
   bool write(const std::string& service, std::vector<const Baselines::Entries::value_type*>& entries);
@@ -55,8 +57,12 @@ class BaselineKeeper {
   Detection& detection_;
   BaselineStore& store_;
   const Clock& clock_;
-  std::vector<ProcessKey> round_;  // still to be saved in this round
-  uint64_t round_at_ns_;
+  struct Saving {
+    uint64_t since_ns = 0;  // what was learned before is not known here
+    uint64_t saved_ns = 0;
+  };
+  std::unordered_map<ProcessKey, Saving> saving_;
+  uint64_t retry_at_ns_ = 0;
   uint64_t written_age_ = 0;                         // baselines put before this were written, …
   bool dropped_ = false;                             // … but for some that the store would not take
   std::unordered_map<std::string, size_t> written_;  // hash of what the store has, by service

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/state/durable_journal.h"
 
+#include <deque>
 #include <map>
 #include <mutex>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,11 +32,15 @@ struct DurableJournal::State : std::enable_shared_from_this<State> {
   std::map<uint64_t, Waiting> waiting;     // for the disk, in order; bounded by the store's queue
   std::set<int64_t> on_the_way;            // sequences that the journal has and has not written
   std::set<int64_t> told;                  // since the outbox was last read: those rows may still have them
+  std::deque<Alert> untold;                // that neither disk nor journal took
+  uint64_t lost = 0;                       // of them, since it was told last
   uint64_t tickets = 0;
 
   void stored(uint64_t ticket, std::optional<int64_t> sequence);
   void found(const std::vector<OutboxRow>& rows);
   void write(const Alert& alert, int64_t sequence);
+  Result<void> write_or_keep(const Alert& alert);
+  void keep(const Alert& alert);
   void written(int64_t sequence, bool sent);
 };
 
@@ -49,8 +55,28 @@ void DurableJournal::State::stored(uint64_t ticket, std::optional<int64_t> seque
   if (sequence) {
     write(alert, *sequence);
   } else {
-    static_cast<void>(journal->publish(alert));  // counted there
+    static_cast<void>(write_or_keep(alert));
   }
+}
+
+// With the mutex held.
+Result<void> DurableJournal::State::write_or_keep(const Alert& alert) {
+  auto taken = journal->publish(alert, [self = shared_from_this(), alert](bool sent) {
+    if (sent) return;
+    const std::lock_guard lock(self->mutex);
+    self->keep(alert);
+  });
+  if (!taken) keep(alert);
+  return taken;
+}
+
+// With the mutex held.
+void DurableJournal::State::keep(const Alert& alert) {
+  if (untold.size() >= kMaxUntold) {
+    untold.pop_front();
+    ++lost;
+  }
+  untold.push_back(alert);
 }
 
 void DurableJournal::State::found(const std::vector<OutboxRow>& rows) {
@@ -116,7 +142,7 @@ Result<void> DurableJournal::publish(const Alert& alert) {
   }
   const std::lock_guard lock(state_->mutex);
   state_->waiting.erase(ticket);
-  return journal_.publish(alert);
+  return state_->write_or_keep(alert);
 }
 
 void DurableJournal::tick() {
@@ -128,9 +154,32 @@ void DurableJournal::tick() {
       it = state_->waiting.erase(it);
     }
   }
+  if (now_ns >= untold_at_ns_ && (journal_.available() || store_.storing())) {
+    untold_at_ns_ = now_ns + static_cast<uint64_t>(kPatienceS * 1e9);
+    tell_untold();
+  }
   if (now_ns < read_at_ns_ || !journal_.available()) return;
   read_at_ns_ = now_ns + static_cast<uint64_t>(kRetryS * 1e9);
   read_outbox();
+}
+
+// What is refused again is kept again.
+void DurableJournal::tell_untold() {
+  std::deque<Alert> untold;
+  {
+    const std::lock_guard lock(state_->mutex);
+    untold.swap(state_->untold);
+  }
+  for (const Alert& alert : untold) static_cast<void>(publish(alert));
+}
+
+std::optional<Error> DurableJournal::take_event() {
+  const std::lock_guard lock(state_->mutex);
+  const uint64_t lost = std::exchange(state_->lost, 0);
+  if (lost == 0) return std::nullopt;
+  return Error{ErrorKind::kFailed, "tell " + std::to_string(lost) + " changes of alerts",
+               "there is neither a journal nor a state file, and " + std::to_string(kMaxUntold) + " newer ones wait",
+               "`stackwatch alerts` shows the alerts"};
 }
 
 void DurableJournal::read_outbox() {

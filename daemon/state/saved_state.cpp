@@ -99,6 +99,7 @@ void SavedState::put(const std::vector<Alert>& alerts) {
 std::vector<Error> SavedState::take_events() {
   std::vector<Error> events = store_->take_events();
   if (auto event = baselines_->take_event()) events.push_back(std::move(*event));
+  if (auto event = durable_->take_event()) events.push_back(std::move(*event));
   return events;
 }
 

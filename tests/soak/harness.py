@@ -396,9 +396,9 @@ while True:
 
 
 class StuckClients:
-    """63 of the 64 places at the control socket: half ask for much and read nothing, half send half a message."""
+    """All places at the control socket: half ask for much and read nothing, half send half a message."""
 
-    def __init__(self, path, count=63):
+    def __init__(self, path, count=64):
         much = b'{"method":"io.stackwatch.GetRanking","parameters":{"limit":1000}}\0'
         self.clients = []
         for i in range(count):

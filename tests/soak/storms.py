@@ -97,7 +97,7 @@ def run_storm(directory, storm):
         samples, cpu_s = counted.sum(), harness.cpu_s(steady.pid)
         observer, prober = harness.Observer(daemon), harness.Prober(daemon)
         if name == "clients":
-            stuck = harness.StuckClients(daemon.socket, 60)
+            stuck = harness.StuckClients(daemon.socket)
         stolen, all_time = stolen_and_all()
         storms = [load.start(*program) for program in programs]
         watch(daemon, seconds, herd)

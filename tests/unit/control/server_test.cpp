@@ -7,16 +7,21 @@
 #include <rapidjson/document.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <systemd/sd-event.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "core/unique_fd.h"
+#include "daemon/control/dispatcher.h"
 #include "tests/unit/control/fake_backend.h"
 #include "tests/unit/control/temp_dir.h"
 
@@ -324,6 +329,74 @@ TEST_F(ServerTest, WhereAllPlacesAreTakenByStuckClientsANewOneIsServed) {
   bool closed = false;
   receive(subscriber, &closed);
   EXPECT_FALSE(closed);
+}
+
+TEST_F(ServerTest, AByteNowAndThenIsNoProgress) {
+  start(2, 20'000);
+  const UniqueFd trickling = connect();
+  const UniqueFd busy = connect();
+  for (int i = 0; i < 5; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    send_all(trickling, kGetStatus.substr(i, 1));
+    send_all(busy, kGetStatus);
+    pump();
+    EXPECT_EQ(parse_all(receive(busy)).size(), 1U);
+  }
+  const UniqueFd client = connect();
+  send_all(client, kGetStatus);
+  pump();
+  EXPECT_EQ(parse_all(receive(client)).size(), 1U);
+  bool closed = false;
+  receive(trickling, &closed);
+  EXPECT_TRUE(closed);
+  receive(busy, &closed);
+  EXPECT_FALSE(closed);
+}
+
+TEST_F(ServerTest, SubscribersDoNotTakeAllPlaces) {
+  start();
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < 64; ++i) {
+    clients.push_back(connect());
+    send_all(clients.back(), kSubscribe);
+    pump();
+  }
+  EXPECT_EQ(server_->counters().subscribers, Dispatcher::kMaxSubscribers);
+  const auto replies = parse_all(receive(clients.back()));
+  ASSERT_EQ(replies.size(), 1U);
+  EXPECT_STREQ(replies[0]["error"].GetString(), "io.stackwatch.TooManyClients");
+  EXPECT_EQ(replies[0]["parameters"]["limit"].GetUint(), Dispatcher::kMaxSubscribers);
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  clients.push_back(connect());
+  send_all(clients.back(), kGetStatus);
+  pump();
+  EXPECT_EQ(parse_all(receive(clients.back())).size(), 1U);
+}
+
+// As another user the clients may be as busy as they like, and root gets an answer at once.
+TEST_F(ServerTest, NobodyKeepsRootAway) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can be somebody else";
+  start(3, 5'000'000);
+  ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
+  ASSERT_EQ(chmod(std::filesystem::path(path_).parent_path().c_str(), 0711), 0);
+  ASSERT_EQ(seteuid(65534), 0);
+  std::vector<UniqueFd> others;
+  for (int i = 0; i < 3; ++i) others.push_back(connect());
+  ASSERT_EQ(seteuid(0), 0);
+  send_all(others[0], kSubscribe);
+  pump();
+  send_all(others[1], kGetStatus);
+  pump();
+  const UniqueFd root = connect();
+  send_all(root, kGetStatus);
+  pump();
+  EXPECT_EQ(parse_all(receive(root)).size(), 1U);
+  EXPECT_EQ(server_->counters().clients, 3U);
+  ASSERT_EQ(seteuid(65534), 0);
+  const UniqueFd one_more = connect();
+  ASSERT_EQ(seteuid(0), 0);
+  pump();
+  EXPECT_EQ(server_->counters().refused, 1U) << "who is not root waits";
 }
 
 TEST_F(ServerTest, WithoutDescriptorsClientsWaitAndTheLoopDoesNotSpin) {

@@ -135,6 +135,62 @@ TEST_F(DurableJournalTest, WithoutAStoreItIsToldAllTheSame) {
   EXPECT_TRUE(soon([&] { return entries().size() == 1; }));
 }
 
+TEST_F(DurableJournalTest, WhatNeitherTakesIsToldByWhicheverIsBackFirst) {
+  remove_journal_socket();
+  FakeClock clock;
+  auto store = make_store("/nonexistent/state");
+  auto journal = make_journal();
+  DurableJournal durable(*store, *journal, clock);
+  EXPECT_FALSE(durable.publish(alert("aaaaaaaaaaaa")));
+  EXPECT_FALSE(durable.publish(alert("bbbbbbbbbbbb")));
+  for (int i = 0; i < 100; ++i) {
+    clock.advance_s(1);
+    durable.tick();
+  }
+  make_journal_socket();
+  clock.advance_s(DurableJournal::kPatienceS + 1);
+  durable.tick();
+  EXPECT_TRUE(soon([&] { return entries().size() == 2; }));
+  EXPECT_THAT(entries(), ElementsAre("aaaaaaaaaaaa firing", "bbbbbbbbbbbb firing"));
+  clock.advance_s(DurableJournal::kPatienceS + 1);
+  durable.tick();
+  ASSERT_TRUE(journal->flush(10));
+  EXPECT_THAT(entries(), SizeIs(2)) << "once";
+  EXPECT_FALSE(durable.take_event());
+}
+
+TEST_F(DurableJournalTest, WhatJournaldRefusesWithoutAStoreIsTriedAgain) {
+  std::atomic<bool> refusing = true;
+  answer_ = [&](const std::string&) { return refusing ? -EINVAL : 0; };
+  FakeClock clock;
+  auto store = make_store("/nonexistent/state");
+  auto journal = make_journal();
+  DurableJournal durable(*store, *journal, clock);
+  ASSERT_TRUE(durable.publish(alert("dddddddddddd")));
+  ASSERT_TRUE(soon([&] { return journal->stats().failed == 1; }));
+  refusing = false;
+  EXPECT_TRUE(soon([&] {
+    clock.advance_s(DurableJournal::kPatienceS + 1);
+    durable.tick();
+    return entries().size() == 1;
+  }));
+}
+
+TEST_F(DurableJournalTest, OfTooManyThatNeitherTakesTheOldestAreLostAndThatIsTold) {
+  remove_journal_socket();
+  FakeClock clock;
+  auto store = make_store("/nonexistent/state");
+  auto journal = make_journal();
+  DurableJournal durable(*store, *journal, clock);
+  for (size_t i = 0; i < DurableJournal::kMaxUntold + 3; ++i) {
+    EXPECT_FALSE(durable.publish(alert("run" + std::to_string(i))));
+  }
+  const auto event = durable.take_event();
+  ASSERT_TRUE(event);
+  EXPECT_THAT(event->message(), testing::HasSubstr("tell 3 changes"));
+  EXPECT_FALSE(durable.take_event());
+}
+
 TEST_F(DurableJournalTest, ADiskThatHangsHoldsUpNoAlertForLong) {
   // Before the store, whose thread still uses them at its end.
   std::promise<void> release;

@@ -221,6 +221,8 @@ TEST_F(StateFileTest, RowsAreBoundedAndFiringOnesStay) {
   EXPECT_THAT(kept, Contains("standing"));
   EXPECT_THAT(kept, Contains("r39"));
   EXPECT_THAT(*file->outbox(0, 100), SizeIs(5));
+  EXPECT_GT(file->take_pruned_untold(), 0U);
+  EXPECT_EQ(file->take_pruned_untold(), 0U);
   EXPECT_EQ(file->outbox(0, 100)->back().alert.id, "r39");
   const auto baselines = *file->baselines(1000);
   ASSERT_THAT(baselines, SizeIs(3));
