@@ -18,7 +18,7 @@
 namespace stackwatch {
 namespace {
 
-/// The largest browsers' string table with all their debug symbols has 200 MB; the worker has 512 MB of address space.
+/// The largest browsers' string table with all their debug symbols has 200 MB; the worker has 768 MB of address space.
 constexpr uint64_t kMaxStringBytes = 256U << 20;
 /// Slots of the dynamic linker in one object.
 constexpr size_t kMaxImports = 200'000;
